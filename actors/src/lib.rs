@@ -1,0 +1,1 @@
+//! Who owns which state, and what they say to each other.

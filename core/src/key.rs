@@ -1,0 +1,212 @@
+//! Symmetric key bytes, and the names X9.24-3 gives to what a derived key is for.
+//!
+//! Architecture invariant: key bytes live inline (no heap on the derivation path), are wiped on drop,
+//! and are never printed, cloned or compared by value.
+
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+/// Longest key this domain knows, in bytes (AES-256).
+pub const MAX_KEY_LEN: usize = 32;
+
+/// A key of 16, 24 or 32 bytes, wiped on drop.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct KeyBytes {
+    bytes: [u8; MAX_KEY_LEN],
+    #[zeroize(skip)]
+    len: KeyLen,
+}
+
+/// The three key lengths of AES, which are also those of 2-key and 3-key triple DES.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyLen {
+    /// 16 bytes.
+    K128,
+    /// 24 bytes.
+    K192,
+    /// 32 bytes.
+    K256,
+}
+
+impl KeyLen {
+    /// Length in bytes: 16, 24 or 32.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::K128 => 16,
+            Self::K192 => 24,
+            Self::K256 => 32,
+        }
+    }
+
+    /// Length in bits, as X9.24-3 derivation data carries it.
+    pub const fn bits(self) -> u16 {
+        match self {
+            Self::K128 => 128,
+            Self::K192 => 192,
+            Self::K256 => 256,
+        }
+    }
+}
+
+/// A key that is neither 16, 24 nor 32 bytes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a key of {0} bytes is neither 16, 24 nor 32 bytes long")]
+pub struct KeyLenError(pub usize);
+
+impl TryFrom<usize> for KeyLen {
+    type Error = KeyLenError;
+
+    fn try_from(bytes: usize) -> Result<Self, KeyLenError> {
+        match bytes {
+            16 => Ok(Self::K128),
+            24 => Ok(Self::K192),
+            32 => Ok(Self::K256),
+            other => Err(KeyLenError(other)),
+        }
+    }
+}
+
+impl KeyBytes {
+    /// Makes a zero key in place and lets `fill` write it.
+    pub fn filled(len: KeyLen, fill: impl FnOnce(&mut [u8])) -> Self {
+        let mut key = Self { bytes: [0; MAX_KEY_LEN], len };
+        fill(&mut key.bytes[..len.bytes()]);
+        key
+    }
+
+    /// Copies a key in. The caller still owns, and must wipe, the source.
+    pub fn copied(source: &[u8]) -> Result<Self, KeyLenError> {
+        let len = KeyLen::try_from(source.len())?;
+        Ok(Self::filled(len, |bytes| bytes.copy_from_slice(source)))
+    }
+
+    /// The one door.
+    pub fn expose(&self) -> &[u8] {
+        &self.bytes[..self.len.bytes()]
+    }
+
+    /// Its length, which is public.
+    pub fn key_len(&self) -> KeyLen {
+        self.len
+    }
+
+    /// Compares in constant time.
+    pub fn ct_eq(&self, other: &Self) -> bool {
+        self.len == other.len && bool::from(self.bytes.ct_eq(&other.bytes))
+    }
+}
+
+/// What an AES DUKPT working key is for (X9.24-3:2017 6.3.3, table of key usages).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyUsage {
+    /// 0002: protects other keys.
+    KeyEncryption,
+    /// 1000: PIN encryption. Derived for the published vectors, used for nothing here.
+    Pin,
+    /// 2000: the device makes MACs, the host verifies.
+    MacGeneration,
+    /// 2001: the host makes MACs, the device verifies.
+    MacVerification,
+    /// 2002: both directions.
+    MacBoth,
+    /// 3000: the device encrypts, the host decrypts.
+    DataEncryption,
+    /// 3001: the host encrypts, the device decrypts.
+    DataDecryption,
+    /// 3002: both directions.
+    DataBoth,
+    /// 8000: derives further keys of the tree.
+    KeyDerivation,
+    /// 8001: derives a device's initial key from the BDK.
+    InitialKeyDerivation,
+}
+
+impl KeyUsage {
+    /// The two-byte indicator of X9.24-3:2017 6.3.3.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::KeyEncryption => 0x0002,
+            Self::Pin => 0x1000,
+            Self::MacGeneration => 0x2000,
+            Self::MacVerification => 0x2001,
+            Self::MacBoth => 0x2002,
+            Self::DataEncryption => 0x3000,
+            Self::DataDecryption => 0x3001,
+            Self::DataBoth => 0x3002,
+            Self::KeyDerivation => 0x8000,
+            Self::InitialKeyDerivation => 0x8001,
+        }
+    }
+}
+
+/// Which algorithm and length an AES DUKPT working key has (X9.24-3:2017 6.3.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyType {
+    /// 0000: two-key triple DES, 16 bytes.
+    Tdea2,
+    /// 0001: three-key triple DES, 24 bytes.
+    Tdea3,
+    /// 0002: AES-128.
+    Aes128,
+    /// 0003: AES-192.
+    Aes192,
+    /// 0004: AES-256.
+    Aes256,
+    /// 0005: HMAC, 128-bit key.
+    Hmac128,
+    /// 0005: HMAC, 192-bit key.
+    Hmac192,
+    /// 0005: HMAC, 256-bit key.
+    Hmac256,
+}
+
+impl KeyType {
+    /// The two-byte algorithm indicator.
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Tdea2 => 0,
+            Self::Tdea3 => 1,
+            Self::Aes128 => 2,
+            Self::Aes192 => 3,
+            Self::Aes256 => 4,
+            Self::Hmac128 | Self::Hmac192 | Self::Hmac256 => 5,
+        }
+    }
+
+    /// Length of the key.
+    pub const fn key_len(self) -> KeyLen {
+        match self {
+            Self::Tdea2 | Self::Aes128 | Self::Hmac128 => KeyLen::K128,
+            Self::Tdea3 | Self::Aes192 | Self::Hmac192 => KeyLen::K192,
+            Self::Aes256 | Self::Hmac256 => KeyLen::K256,
+        }
+    }
+
+    /// The AES type of a key length.
+    pub const fn aes(len: KeyLen) -> Self {
+        match len {
+            KeyLen::K128 => Self::Aes128,
+            KeyLen::K192 => Self::Aes192,
+            KeyLen::K256 => Self::Aes256,
+        }
+    }
+}
+
+/// Which key of a TDES DUKPT transaction a message uses (X9.24-1:2009 A.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TdesKey {
+    /// PIN variant. Some readers, MagTek MagneSafe among them, encrypt card data under it.
+    Pin,
+    /// MAC request variant.
+    MacRequest,
+    /// MAC response variant.
+    MacResponse,
+    /// Data key towards the host: the request variant through the one-way step.
+    DataRequest,
+    /// Data key from the host: the response variant through the one-way step.
+    DataResponse,
+    /// The request variant alone, without the one-way step.
+    DataRequestVariant,
+    /// The response variant alone, without the one-way step.
+    DataResponseVariant,
+}

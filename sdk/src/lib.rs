@@ -1,0 +1,1 @@
+//! The wire and the comm module a merchant can hold.
