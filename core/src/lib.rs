@@ -6,6 +6,7 @@
 pub mod account_data;
 pub mod audit;
 pub mod card;
+pub mod cipher;
 pub mod device;
 pub mod dukpt;
 pub mod frame;

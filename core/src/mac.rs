@@ -6,7 +6,6 @@ use aes::{Aes128Enc, Aes192Enc, Aes256Enc};
 use cipher::{BlockCipherDecrypt, BlockCipherEncrypt};
 use cmac::Cmac;
 use des::{Des, TdesEde2, TdesEde3};
-use hmac::digest::FixedOutput;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -86,7 +85,7 @@ fn mac<M: Mac + KeyInit, const N: usize>(key: &KeyBytes, message: &[u8]) -> [u8;
     let mut mac = <M as KeyInit>::new_from_slice(key.expose()).expect("the algorithm was chosen by the key's length");
     mac.update(message);
     let mut tag = [0; N];
-    tag.copy_from_slice(&mac.finalize_fixed());
+    tag.copy_from_slice(&mac.finalize().into_bytes());
     tag
 }
 
