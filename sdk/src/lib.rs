@@ -1,1 +1,3 @@
 //! The wire and the comm module a merchant can hold.
+
+pub mod wire;
