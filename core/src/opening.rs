@@ -1,0 +1,91 @@
+//! Opening a frame with keys at hand: the MAC first, then the messages, then the card.
+//!
+//! This is for keys that are already on this host: the bench, the `host-derived` mode and the software backend.
+//! Where the keys stay in an HSM, its backend does these steps inside.
+
+use crate::account_data::{AccountData, AccountDataError};
+use crate::cipher::{aes_cbc_decrypt, tdes_cbc_decrypt};
+use crate::dukpt::aes::{self, DeriveError};
+use crate::dukpt::tdes;
+use crate::frame::{FrameKey, FrameMac, SealedFrame};
+use crate::key::{KeyBytes, KeyType, KeyUsage, TdesKey};
+use crate::ksn::Ksn;
+use crate::mac::{verify_aes_cmac, verify_retail_mac};
+use crate::secret::SecretBytes;
+
+/// Why a frame did not open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpeningError {
+    /// The frame's suite asks for stronger keys than these, or for the other DUKPT.
+    #[error("the frame was not made under a key of this scheme and length")]
+    Suite,
+    /// The MAC is wrong: another key, or a change on the way.
+    #[error("the frame's MAC is wrong")]
+    WrongMac,
+    /// It opens to no card.
+    #[error(transparent)]
+    Card(#[from] AccountDataError),
+}
+
+impl From<DeriveError> for OpeningError {
+    fn from(_: DeriveError) -> Self {
+        Self::Suite
+    }
+}
+
+/// Opens a frame under the derivation key (AES) or transaction key (TDES) of its KSN.
+///
+/// # Errors
+/// [`OpeningError`]; nothing was decrypted when the MAC is wrong.
+pub fn open(frame: &SealedFrame, key: &KeyBytes) -> Result<AccountData, OpeningError> {
+    let keys = Keys::of(frame, key)?;
+    if let Some((mac, covered, tag)) = frame.mac() {
+        match mac {
+            FrameMac::AesCmac => verify_aes_cmac(&keys.mac, covered, tag),
+            FrameMac::Retail => verify_retail_mac(&keys.mac, covered, tag),
+        }
+        .map_err(|_| OpeningError::WrongMac)?;
+    }
+    let clear: Vec<SecretBytes> = frame
+        .sections()
+        .iter()
+        .map(|section| {
+            let mut clear = SecretBytes::copied(frame.ciphertext(section));
+            decrypt(frame.key(), &keys.data, clear.expose_mut());
+            clear
+        })
+        .collect();
+    Ok(AccountData::open(frame, &clear)?)
+}
+
+/// Decrypts one section in place: CBC with a zero IV, since the key is used for this message alone or, in readers'
+/// formats, for these few.
+pub fn decrypt(key: FrameKey, data_key: &KeyBytes, section: &mut [u8]) {
+    match key {
+        FrameKey::Aes(_) | FrameKey::TdesAsAes(_) => aes_cbc_decrypt(data_key, &[0; 16], section),
+        FrameKey::Tdes(_) => tdes_cbc_decrypt(data_key, &[0; 8], section),
+    }
+    .expect("a frame's sections are whole blocks of its cipher");
+}
+
+struct Keys {
+    mac: KeyBytes,
+    data: KeyBytes,
+}
+
+impl Keys {
+    fn of(frame: &SealedFrame, key: &KeyBytes) -> Result<Self, OpeningError> {
+        match (frame.key(), frame.ksn()) {
+            (FrameKey::Aes(len), Ksn::Aes(ksn)) => {
+                let working_key = |usage| aes::working_key(key, &ksn, usage, KeyType::aes(len));
+                Ok(Self { mac: working_key(KeyUsage::MacGeneration)?, data: working_key(KeyUsage::DataEncryption)? })
+            }
+            (FrameKey::Tdes(data) | FrameKey::TdesAsAes(data), Ksn::Tdes(_)) if key.key_len() == tdes::KEY_LEN => {
+                Ok(Self { mac: tdes::working_key(key, TdesKey::MacRequest), data: tdes::working_key(key, data) })
+            }
+            (FrameKey::Aes(_), Ksn::Tdes(_)) | (FrameKey::Tdes(_) | FrameKey::TdesAsAes(_), _) => {
+                Err(OpeningError::Suite)
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! `warifu calc`: the integrator's bench. It computes what a device or host computes, with test keys.
+//!
+//! It prints keys and card data, which is its purpose and the reason it says on stderr that only test keys belong
+//! on a command line. Nothing of the running server is used.
+
+mod counter;
+mod dukpt;
+mod frame;
+
+use anyhow::{Result, anyhow, bail};
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Map, Value};
+use warifu_core::key::KeyBytes;
+use warifu_core::ksn::Scheme;
+
+/// What an integrator computes at the bench. Test keys only.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  warifu calc dukpt --scheme aes --bdk FEDCBA9876543210F1F1F1F1F1F1F1F1 --ksn 123456789012345600000001
+  warifu calc dukpt --scheme tdes --bdk 0123456789ABCDEFFEDCBA9876543210 --ksn FFFF9876543210E00001 --usage pin
+  warifu calc counter --scheme tdes --counter 0FF800
+  warifu calc frame --bdk 0123456789ABCDEFFEDCBA9876543210 reader-output.txt
+
+Exit codes: 0 computed, 1 refused (the reason is on stderr), 2 wrong usage.")]
+pub struct Calc {
+    #[command(subcommand)]
+    command: Command,
+    /// Print one JSON object instead of a list.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Derive DUKPT keys: initial key, derivation or transaction key, working key.
+    Dukpt(dukpt::Dukpt),
+    /// The next counter a device may use.
+    Counter(counter::NextCounter),
+    /// Read, and with a key open, one output of a device.
+    Frame(frame::Frame),
+}
+
+/// Which DUKPT.
+#[derive(Clone, Copy, ValueEnum)]
+enum SchemeArg {
+    /// ANSI X9.24-3.
+    Aes,
+    /// ANSI X9.24-1.
+    Tdes,
+}
+
+/// The key to start from: exactly one.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct RootKey {
+    /// Base derivation key, hex. A TEST key: command lines are seen by others.
+    #[arg(long, value_name = "HEX")]
+    bdk: Option<String>,
+    /// Initial key of the device, hex. A TEST key.
+    #[arg(long, value_name = "HEX")]
+    ik: Option<String>,
+}
+
+/// A parsed root key.
+enum Root {
+    Bdk(KeyBytes),
+    Ik(KeyBytes),
+}
+
+impl Calc {
+    /// Computes and prints.
+    pub fn run(self) -> Result<()> {
+        let answer = match self.command {
+            Command::Dukpt(dukpt) => dukpt.run()?,
+            Command::Counter(counter) => counter.run()?,
+            Command::Frame(frame) => frame.run()?,
+        };
+        print(&answer, self.json)
+    }
+}
+
+impl From<SchemeArg> for Scheme {
+    fn from(scheme: SchemeArg) -> Self {
+        match scheme {
+            SchemeArg::Aes => Self::Aes,
+            SchemeArg::Tdes => Self::Tdes,
+        }
+    }
+}
+
+impl RootKey {
+    fn parse(&self, scheme: Scheme) -> Result<Root> {
+        warn_test_keys();
+        let (name, hex) = match (&self.bdk, &self.ik) {
+            (Some(hex), _) => ("--bdk", hex),
+            (None, Some(hex)) => ("--ik", hex),
+            (None, None) => bail!("give --bdk or --ik"),
+        };
+        let bytes = zeroize::Zeroizing::new(hex_bytes(name, hex)?);
+        let key = KeyBytes::copied(&bytes).map_err(|error| anyhow!("{name}: {error}"))?;
+        if scheme == Scheme::Tdes && bytes.len() != 16 {
+            bail!("{name}: a TDES DUKPT key has 16 bytes, not {}", bytes.len());
+        }
+        Ok(if self.bdk.is_some() { Root::Bdk(key) } else { Root::Ik(key) })
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "a command's word to its user")]
+fn warn_test_keys() {
+    eprintln!("warifu calc: for TEST keys and TEST cards only; what you type and see here is not protected");
+}
+
+/// Decodes hex, forgiving white space, and names the argument that is wrong.
+fn hex_bytes(name: &str, text: &str) -> Result<Vec<u8>> {
+    let digits: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+    hex::decode(&digits).map_err(|error| anyhow!("{name}: not hex: {error}"))
+}
+
+fn upper_hex(bytes: &[u8]) -> String {
+    hex::encode_upper(bytes)
+}
+
+#[expect(clippy::print_stdout, reason = "a command's answer")]
+fn print(answer: &Map<String, Value>, json: bool) -> Result<()> {
+    if json {
+        println!("{}", serde_json::to_string(answer)?);
+        return Ok(());
+    }
+    let width = answer.keys().map(String::len).max().unwrap_or(0);
+    for (name, value) in answer {
+        match value {
+            Value::Object(fields) => {
+                println!("{name}:");
+                for (field, value) in fields {
+                    println!("  {field:width$}  {}", plain(value));
+                }
+            }
+            other => println!("{name:width$}  {}", plain(other)),
+        }
+    }
+    Ok(())
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
