@@ -96,3 +96,29 @@ fn encrypted_zeros<C: BlockCipherEncrypt + KeyInit>(key: &KeyBytes) -> [u8; LEGA
     C::new_from_slice(key.expose()).expect("the cipher was chosen by the key's length").encrypt_block(&mut block);
     std::array::from_fn(|at| block[at])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AES: [&str; 3] = [
+        "2b7e151628aed2a6abf7158809cf4f3c",
+        "8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
+        "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+    ];
+
+    fn key(hex_digits: &str) -> KeyBytes {
+        KeyBytes::copied(&hex::decode(hex_digits).unwrap()).unwrap()
+    }
+
+    /// Values made with OpenSSL (`enc -des-ede`, `-des-ede3`, `-aes-*-ecb`, `mac ... CMAC`) over zeros.
+    #[test]
+    fn check_values_agree_with_another_implementation() {
+        assert_eq!(Kcv::tdes(&key("0123456789abcdeffedcba9876543210")).to_string(), "08D7B4");
+        assert_eq!(Kcv::tdes(&key("8aa83bf8cbda10620bc1bf19fbb6cd58bc313d4a371ca8b5")).to_string(), "C8CC74");
+        assert_eq!(Kcv::aes(&key("00000000000000000000000000000000")).to_string(), "66E94B");
+        assert_eq!(AES.map(|digits| Kcv::aes(&key(digits)).to_string())[1..], ["22452D", "E568F6"]);
+        let cmacs = AES.map(|digits| Kcv::aes_cmac(&key(digits)).to_string());
+        assert_eq!(cmacs, ["7AD386C376", "3A072A425D", "1A0B2DF267"]);
+    }
+}

@@ -136,6 +136,15 @@ impl AesKsn {
         bytes.try_into().map(Self).map_err(|_| KsnError::AesLength(bytes.len()))
     }
 
+    /// The AES parts of a 10-byte KSN, as hosts of the older kind send it: its low 21 bits are the counter; the whole
+    /// with its counter cleared, less its last 20 bits, is the initial key id.
+    pub fn from_ksn80(bytes: &[u8; 10]) -> Self {
+        let legacy = TdesKsn(*bytes);
+        let wide = legacy.with_counter(0).0.iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
+        let [.., a, b, c, d, e, f, g, h] = (wide >> 20).to_be_bytes();
+        Self([a, b, c, d, e, f, g, h, 0, 0, 0, 0]).with_counter(legacy.raw_counter())
+    }
+
     /// The initial key id: 4-byte BDK id, 4-byte derivation id.
     pub fn ik_id(&self) -> [u8; 8] {
         let [a, b, c, d, e, f, g, h, ..] = self.0;

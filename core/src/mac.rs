@@ -1,14 +1,17 @@
 //! Message authentication codes, made and verified.
 //!
-//! Architecture invariant: a MAC is compared in constant time, whole; a truncated one is refused.
+//! Architecture invariant: a MAC is compared in constant time, whole; a truncated one is refused. Every algorithm wipes its state on drop,
+//! which the compiler checks through the `ZeroizeOnDrop` bound.
 
 use aes::{Aes128Enc, Aes192Enc, Aes256Enc};
-use cipher::{BlockCipherDecrypt, BlockCipherEncrypt};
-use cmac::Cmac;
+use cipher::common::InnerInit;
+use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
+use cmac::block_api::{CmacCipher, CmacCore};
+use cmac::{Cmac, Mac};
 use des::{Des, TdesEde2, TdesEde3};
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
+use zeroize::{ZeroizeOnDrop, Zeroizing};
 
 use crate::key::{KeyBytes, KeyLen};
 
@@ -20,9 +23,9 @@ pub struct MacError;
 /// AES-CMAC (SP 800-38B) under a key of any AES length.
 pub fn aes_cmac(key: &KeyBytes, message: &[u8]) -> [u8; 16] {
     match key.key_len() {
-        KeyLen::K128 => mac::<Cmac<Aes128Enc>, 16>(key, message),
-        KeyLen::K192 => mac::<Cmac<Aes192Enc>, 16>(key, message),
-        KeyLen::K256 => mac::<Cmac<Aes256Enc>, 16>(key, message),
+        KeyLen::K128 => cmac::<Aes128Enc, 16>(key, message),
+        KeyLen::K192 => cmac::<Aes192Enc, 16>(key, message),
+        KeyLen::K256 => cmac::<Aes256Enc, 16>(key, message),
     }
 }
 
@@ -37,15 +40,21 @@ pub fn verify_aes_cmac(key: &KeyBytes, message: &[u8], mac: &[u8]) -> Result<(),
 /// With a 32-byte key, which triple DES does not have: the caller chose the key by its type.
 pub fn tdes_cmac(key: &KeyBytes, message: &[u8]) -> [u8; 8] {
     match key.key_len() {
-        KeyLen::K128 => mac::<Cmac<TdesEde2>, 8>(key, message),
-        KeyLen::K192 => mac::<Cmac<TdesEde3>, 8>(key, message),
+        KeyLen::K128 => cmac::<TdesEde2, 8>(key, message),
+        KeyLen::K192 => cmac::<TdesEde3, 8>(key, message),
         KeyLen::K256 => panic!("triple DES takes no key of 32 bytes"),
     }
 }
 
-/// HMAC-SHA-256 (FIPS 198-1) under a key of any length.
+/// HMAC-SHA-256 (FIPS 198-1) under a key of any length, all of which are shorter than a block of the hash.
+///
+/// Not by the `hmac` crate, which leaves the padded key on the stack.
 pub fn hmac_sha256(key: &KeyBytes, message: &[u8]) -> [u8; 32] {
-    mac::<Hmac<Sha256>, 32>(key, message)
+    let mut pad = Zeroizing::new([0x36; 64]);
+    absorb(&mut *pad, key.expose());
+    let inner = Sha256::new().chain_update(pad.as_slice()).chain_update(message).finalize();
+    pad.iter_mut().for_each(|byte| *byte ^= 0x36 ^ 0x5C);
+    Sha256::new().chain_update(pad.as_slice()).chain_update(inner).finalize().into()
 }
 
 /// The retail MAC: DES-CBC under the left half of the key, the last block then decrypted under the right half and
@@ -81,8 +90,13 @@ pub fn verify_retail_mac(key: &KeyBytes, message: &[u8], mac: &[u8]) -> Result<(
     verified(&retail_mac(key, message), mac)
 }
 
-fn mac<M: Mac + KeyInit, const N: usize>(key: &KeyBytes, message: &[u8]) -> [u8; N] {
-    let mut mac = <M as KeyInit>::new_from_slice(key.expose()).expect("the algorithm was chosen by the key's length");
+fn cmac<C, const N: usize>(key: &KeyBytes, message: &[u8]) -> [u8; N]
+where
+    C: CmacCipher + KeyInit + ZeroizeOnDrop,
+    CmacCore<C>: ZeroizeOnDrop,
+{
+    let cipher = C::new_from_slice(key.expose()).expect("the cipher was chosen by the key's length");
+    let mut mac = Cmac::<C>::inner_init(cipher);
     mac.update(message);
     let mut tag = [0; N];
     tag.copy_from_slice(&mac.finalize().into_bytes());
@@ -96,4 +110,111 @@ fn absorb(chain: &mut [u8], block: &[u8]) {
 /// `ct_eq` of slices is false at once for unequal lengths, which are public.
 fn verified(expected: &[u8], mac: &[u8]) -> Result<(), MacError> {
     if bool::from(expected.ct_eq(mac)) { Ok(()) } else { Err(MacError) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(hex_digits: &str) -> KeyBytes {
+        KeyBytes::copied(&hex::decode(hex_digits).unwrap()).unwrap()
+    }
+
+    fn message(len: usize) -> Vec<u8> {
+        let text = "6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e5130c81c46a35ce411";
+        hex::decode(text).unwrap()[..len].to_vec()
+    }
+
+    /// SP 800-38B D.1 to D.3.
+    #[test]
+    fn aes_cmac_agrees_with_sp_800_38b() {
+        let keys = [
+            "2b7e151628aed2a6abf7158809cf4f3c",
+            "8e73b0f7da0e6452c810f32b809079e562f8ead2522c6b7b",
+            "603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4",
+        ];
+        let macs = [
+            [
+                "bb1d6929e95937287fa37d129b756746",
+                "070a16b46b4d4144f79bdd9dd04a287c",
+                "dfa66747de9ae63030ca32611497c827",
+            ],
+            [
+                "d17ddf46adaacde531cac483de7a9367",
+                "9e99a7bf31e710900662f65e617c5184",
+                "8a1de5be2eb31aad089a82e6ee908b0e",
+            ],
+            [
+                "028962f61b7bf89efc6b551f4667d983",
+                "28a7023f452e8f82bd4bf28d8c37c35c",
+                "aaf3d8f1de5640c232f5b169b9c911e6",
+            ],
+        ];
+        for (key_digits, macs) in keys.into_iter().zip(macs) {
+            for (len, mac) in [0, 16, 40].into_iter().zip(macs) {
+                assert_eq!(hex::encode(aes_cmac(&key(key_digits), &message(len))), mac);
+            }
+        }
+    }
+
+    /// SP 800-38B D.4 (three keys) and D.5 (two keys).
+    #[test]
+    fn tdes_cmac_agrees_with_sp_800_38b() {
+        let three = "8aa83bf8cbda10620bc1bf19fbb6cd58bc313d4a371ca8b5";
+        let two = "4cf15134a2850dd58a3d10ba80570d38";
+        for (key_digits, len, mac) in [
+            (three, 0, "b7a688e122ffaf95"),
+            (three, 8, "8e8f293136283797"),
+            (three, 20, "743ddbe0ce2dc2ed"),
+            (two, 0, "bd2ebf9a3ba00361"),
+            (two, 8, "4ff2ab813c53ce83"),
+            (two, 20, "62dd1b471902bd4e"),
+        ] {
+            assert_eq!(hex::encode(tdes_cmac(&key(key_digits), &message(len))), mac);
+        }
+    }
+
+    #[test]
+    fn the_retail_mac_fills_with_zeros() {
+        let key = key("0123456789abcdeffedcba9876543210");
+        assert_eq!(retail_mac(&key, &[1, 2, 3]), retail_mac(&key, &[1, 2, 3, 0, 0, 0, 0, 0]));
+        assert_eq!(retail_mac(&key, &[]), retail_mac(&key, &[0; 8]));
+        assert_ne!(retail_mac(&key, &[0; 8]), retail_mac(&key, &[0; 16]));
+    }
+
+    proptest! {
+        #[test]
+        fn hmac_agrees_with_another_implementation(
+            seed in any::<[u8; 32]>(), pick in 0usize..3, message in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let key = KeyBytes::copied(&seed[..[16, 24, 32][pick]]).unwrap();
+            let mut theirs = <hmac::Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key.expose()).unwrap();
+            hmac::Mac::update(&mut theirs, &message);
+            prop_assert_eq!(hmac_sha256(&key, &message), <[u8; 32]>::from(hmac::Mac::finalize(theirs).into_bytes()));
+        }
+
+        #[test]
+        fn a_mac_verifies_whole_and_unchanged_only(
+            seed in any::<[u8; 16]>(), message in prop::collection::vec(any::<u8>(), 0..64),
+            at in 0usize..16, flip in 1u8.., cut in 0usize..16,
+        ) {
+            let key = KeyBytes::copied(&seed).unwrap();
+            let mac = aes_cmac(&key, &message);
+            prop_assert_eq!(verify_aes_cmac(&key, &message, &mac), Ok(()));
+            prop_assert_eq!(verify_aes_cmac(&key, &message, &mac[..cut]), Err(MacError));
+            prop_assert_eq!(verify_aes_cmac(&key, &message, &[&mac[..], &[0]].concat()), Err(MacError));
+            let mut changed = mac;
+            changed[at] ^= flip;
+            prop_assert_eq!(verify_aes_cmac(&key, &message, &changed), Err(MacError));
+
+            let mac = retail_mac(&key, &message);
+            prop_assert_eq!(verify_retail_mac(&key, &message, &mac), Ok(()));
+            prop_assert_eq!(verify_retail_mac(&key, &message, &mac[..cut / 2]), Err(MacError));
+            let mut changed = mac;
+            changed[at / 2] ^= flip;
+            prop_assert_eq!(verify_retail_mac(&key, &message, &changed), Err(MacError));
+        }
+    }
 }

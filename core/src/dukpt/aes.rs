@@ -26,7 +26,7 @@ const VERSION: u8 = 1;
 /// A working key that may not be derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeriveError {
-    /// A key may not protect, or be derived to, one stronger than itself (X9.24-3:2017 6.3).
+    /// No key may come from a weaker one (X9.24-3:2017 6.3).
     #[error("a key of {} bits cannot give a working key of {} bits", derivation_key.bits(), wanted.key_len().bits())]
     WorkingKeyStronger {
         /// The key it would come from.
@@ -131,10 +131,7 @@ pub fn working_key(
     key_type: KeyType,
 ) -> Result<KeyBytes, DeriveError> {
     if strength(key_type) > derivation_key.key_len().bits() {
-        return Err(DeriveError::WorkingKeyStronger {
-            derivation_key: derivation_key.key_len(),
-            wanted: key_type,
-        });
+        return Err(DeriveError::WorkingKeyStronger { derivation_key: derivation_key.key_len(), wanted: key_type });
     }
     let data = DerivationData::working_key(usage, key_type, ksn.ik_id(), ksn.raw_counter());
     Ok(derive(derivation_key, &data))
@@ -251,7 +248,10 @@ mod tests {
         let short = DerivationData::initial_key(KeyLen::K128, ik_id);
         assert_eq!(hex::encode(short.blocks()), "01018001000200801234567890123456");
         let long = DerivationData::node(KeyLen::K192, ik_id, 3);
-        assert_eq!(hex::encode(long.blocks()), "010180000003 00c09012345600000003 010280000003 00c09012345600000003".replace(' ', ""));
+        assert_eq!(
+            hex::encode(long.blocks()),
+            "010180000003 00c09012345600000003 010280000003 00c09012345600000003".replace(' ', "")
+        );
         assert_eq!(long.key_len(), KeyLen::K192);
     }
 

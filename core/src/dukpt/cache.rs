@@ -138,17 +138,16 @@ impl<N> TreeCache<N> {
     /// Returns how many nodes it may keep.
     fn make_room(&mut self, device: Ksn, counter: u32) -> usize {
         let kept = self.ways.get_mut(&device).map_or(0, |way| {
-            let before = way.nodes.len();
-            while way.nodes.last().is_some_and(|node| !is_on_path(node.counter, counter)) {
-                way.nodes.pop();
-            }
-            self.nodes -= before - way.nodes.len();
-            way.nodes.len()
+            let kept = way.nodes.partition_point(|node| is_on_path(node.counter, counter));
+            self.nodes -= way.nodes.len() - kept;
+            // Not `pop`, which would drop a copy and leave the bytes of the node itself behind.
+            way.nodes.truncate(kept);
+            kept
         });
-        let wanted = (1 + super::path(counter).filter(|&at| has_children(at)).count()).min(MAX_DEPTH);
+        let wanted = (1 + super::path(counter & !1).count()).min(MAX_DEPTH); // The root, and all but a leaf.
         let others = self.nodes - kept;
-        self.evict((others + wanted.max(kept)).saturating_sub(self.max_nodes), device);
-        self.max_nodes - (self.nodes - kept)
+        self.evict((others + wanted).saturating_sub(self.max_nodes), device);
+        wanted.min(self.max_nodes - (self.nodes - kept))
     }
 
     /// Drops whole devices until `surplus` nodes are gone, those not used since their last turn first, and never `but`.
@@ -175,19 +174,13 @@ impl<N> TreeCache<N> {
 impl TreeCache<KeyBytes> {
     /// The AES derivation key or TDES transaction key of the KSN's counter, equal to the one derived without a cache.
     /// `ik` is asked for the device's initial key when nothing of it is kept.
-    pub fn key<E>(
-        &mut self,
-        ksn: &Ksn,
-        ik: impl FnOnce() -> Result<KeyBytes, E>,
-    ) -> Result<Derived<'_, KeyBytes>, E> {
+    pub fn key<E>(&mut self, ksn: &Ksn, ik: impl FnOnce() -> Result<KeyBytes, E>) -> Result<Derived<'_, KeyBytes>, E> {
         match ksn {
             Ksn::Aes(aes_ksn) => {
                 let ik_id = aes_ksn.ik_id();
                 self.node(ksn, ik, |parent, counter| Ok(aes::child_key(parent, ik_id, counter)))
             }
-            Ksn::Tdes(tdes_ksn) => {
-                self.node(ksn, ik, |parent, counter| Ok(tdes::child_key(parent, tdes_ksn, counter)))
-            }
+            Ksn::Tdes(tdes_ksn) => self.node(ksn, ik, |parent, counter| Ok(tdes::child_key(parent, tdes_ksn, counter))),
         }
     }
 }
@@ -233,7 +226,7 @@ mod tests {
         }
     }
 
-    /// A node that knows its counter and tells when it is dropped.
+    /// A node that knows its counter and counts the living.
     struct Traced(u32, Rc<Cell<usize>>);
 
     impl Traced {
@@ -318,6 +311,44 @@ mod tests {
         }
     }
 
+    /// A node that tells where it was dropped: wiping is worth nothing at any other place than where the key lay.
+    struct Placed(Rc<Cell<usize>>);
+
+    impl Drop for Placed {
+        fn drop(&mut self) {
+            self.0.set(std::ptr::from_ref(self).addr());
+        }
+    }
+
+    fn ask<'a>(
+        cache: &'a mut TreeCache<Placed>,
+        place: &Rc<Cell<usize>>,
+        device: u8,
+        counter: u32,
+    ) -> Derived<'a, Placed> {
+        let placed = || Ok::<_, Infallible>(Placed(Rc::clone(place)));
+        cache.node(&ksn(Scheme::Aes, device, counter), placed, |_, _| placed()).unwrap()
+    }
+
+    /// Puts the nodes 0 and 2 of device 1 into a full cache, and looks where the last of them is dropped.
+    #[track_caller]
+    fn assert_dropped_in_place(leave: impl FnOnce(&mut TreeCache<Placed>, &Rc<Cell<usize>>)) {
+        let place = Rc::new(Cell::new(0));
+        let mut cache = TreeCache::new(2);
+        let lay = std::ptr::from_ref(&*ask(&mut cache, &place, 1, 2)).addr();
+        place.set(0);
+        leave(&mut cache, &place);
+        assert_eq!(place.get(), lay);
+    }
+
+    #[test]
+    fn what_leaves_the_cache_is_dropped_where_it_lay() {
+        assert_dropped_in_place(|cache, place| drop(ask(cache, place, 1, 4)));
+        assert_dropped_in_place(|cache, place| drop(ask(cache, place, 2, 2)));
+        assert_dropped_in_place(|cache, _| cache.forget(&ksn(Scheme::Aes, 1, 9)));
+        assert_dropped_in_place(|cache, _| cache.clear());
+    }
+
     #[test]
     fn devices_in_turn_keep_their_nodes_and_an_idle_one_goes_first() {
         let mut cache = TreeCache::new(4);
@@ -350,10 +381,14 @@ mod tests {
         assert_eq!(cache.len(), 3);
         let mut steps = 0;
         cache
-            .node(&at, || Err("kept"), |(), _| {
-                steps += 1;
-                Ok(())
-            })
+            .node(
+                &at,
+                || Err("kept"),
+                |(), _| {
+                    steps += 1;
+                    Ok(())
+                },
+            )
             .unwrap();
         assert_eq!((steps, cache.len()), (1, 4));
     }

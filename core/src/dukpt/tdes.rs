@@ -37,7 +37,7 @@ pub fn initial_key(bdk: &KeyBytes, ksn: &TdesKsn) -> KeyBytes {
         let masked = xored(bdk, &MASK);
         for (half, key) in initial.as_chunks_mut::<HALF>().0.iter_mut().zip([bdk, &*masked]) {
             *half = [a, b, c, d, e, f, g, h];
-            encrypt_tdes(key, half);
+            TdesEde2::new(key.into()).encrypt_block(half.into());
         }
     })
 }
@@ -68,8 +68,8 @@ pub fn working_key(transaction_key: &KeyBytes, key: TdesKey) -> KeyBytes {
         working[HALF + flipped] ^= 0xFF;
         match key {
             TdesKey::DataRequest | TdesKey::DataResponse => {
-                let variant = Zeroizing::new(*working);
-                working.as_chunks_mut::<HALF>().0.iter_mut().for_each(|half| encrypt_tdes(&variant, half));
+                let variant = TdesEde2::new((&*working).into());
+                working.as_chunks_mut::<HALF>().0.iter_mut().for_each(|half| variant.encrypt_block(half.into()));
             }
             TdesKey::Pin
             | TdesKey::MacRequest
@@ -113,10 +113,6 @@ fn one_way(key: &Key, block: &mut [u8; HALF]) {
     let block: &mut Block<Des> = block.into();
     Des::new_from_slice(left).expect("half a key is a DES key").encrypt_block(block);
     xor(block, right);
-}
-
-fn encrypt_tdes(key: &Key, block: &mut [u8; HALF]) {
-    TdesEde2::new(key.into()).encrypt_block(block.into());
 }
 
 fn xor(bytes: &mut [u8], with: &[u8]) {

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 /// All records of `vectors/<file>.json`, whose own `count`, and `expected_count`, must be the number read.
-pub fn records(file: &str, expected_count: usize) -> Vec<Value> {
+pub(crate) fn records(file: &str, expected_count: usize) -> Vec<Value> {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(format!("{file}.json"));
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mut whole: Value = serde_json::from_str(&text).unwrap();
@@ -25,7 +25,7 @@ pub fn records(file: &str, expected_count: usize) -> Vec<Value> {
 
 /// Runs `check` on every record of a file, then asserts and prints how many of each kind ran. `check` must panic
 /// on a kind it does not know; `kinds` lists the kinds that must have run and how often.
-pub fn run(file: &str, kinds: &[(&str, usize)], mut check: impl FnMut(&str, &Value)) {
+pub(crate) fn run(file: &str, kinds: &[(&str, usize)], mut check: impl FnMut(&str, &Value)) {
     let total = kinds.iter().map(|(_, count)| count).sum();
     let mut ran: BTreeMap<String, usize> = BTreeMap::new();
     for record in records(file, total) {
@@ -43,26 +43,26 @@ pub fn run(file: &str, kinds: &[(&str, usize)], mut check: impl FnMut(&str, &Val
 }
 
 /// A text field that must be there.
-pub fn text<'a>(record: &'a Value, field: &str) -> &'a str {
+pub(crate) fn text<'a>(record: &'a Value, field: &str) -> &'a str {
     record[field].as_str().unwrap_or_else(|| panic!("{}: no text field {field}", record["id"]))
 }
 
 /// A hex field that must be there.
-pub fn bytes(record: &Value, field: &str) -> Vec<u8> {
+pub(crate) fn bytes(record: &Value, field: &str) -> Vec<u8> {
     hex::decode(text(record, field)).unwrap_or_else(|error| panic!("{}: {field}: {error}", record["id"]))
 }
 
 /// A hex field that may be absent or null.
-pub fn bytes_if_any(record: &Value, field: &str) -> Option<Vec<u8>> {
+pub(crate) fn bytes_if_any(record: &Value, field: &str) -> Option<Vec<u8>> {
     record[field].as_str().map(|_| bytes(record, field))
 }
 
 /// A whole number that must be there.
-pub fn number(record: &Value, field: &str) -> u64 {
+pub(crate) fn number(record: &Value, field: &str) -> u64 {
     record[field].as_u64().unwrap_or_else(|| panic!("{}: no number {field}", record["id"]))
 }
 
 /// A flag: absent means `default`.
-pub fn flag(record: &Value, field: &str, default: bool) -> bool {
+pub(crate) fn flag(record: &Value, field: &str, default: bool) -> bool {
     record[field].as_bool().unwrap_or(default)
 }
