@@ -22,6 +22,7 @@
 
 use std::ops::Range;
 
+use crate::card::{Expiry, MaskedPan};
 use crate::key::{KeyLen, TdesKey};
 use crate::ksn::{AesKsn, Ksn, TdesKsn};
 
@@ -95,6 +96,17 @@ pub struct Section {
     pub ciphertext: Range<usize>,
     /// How many bytes of the clear text are meant; the rest is fill.
     pub clear_len: usize,
+    /// What the device shows of the card beside it: what comes out must agree with it.
+    pub shown: Shown,
+}
+
+/// What a device shows of a card in clear, no more than anybody may see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shown {
+    /// The masked number.
+    pub pan: Option<MaskedPan>,
+    /// The expiry date.
+    pub expiry: Option<Expiry>,
 }
 
 /// The MAC of a frame.
@@ -106,9 +118,10 @@ pub enum FrameMac {
     Retail,
 }
 
+#[allow(clippy::len_without_is_empty, reason = "no MAC is empty")]
 impl FrameMac {
     /// Length of the MAC in bytes.
-    pub const fn len(self) -> usize {
+    pub const fn tag_len(self) -> usize {
         match self {
             Self::AesCmac => 16,
             Self::Retail => 8,
@@ -186,7 +199,7 @@ impl SealedFrame {
                 && section.clear_len <= length
                 && section.ciphertext.end <= bytes.len()
         };
-        if !sections.iter().all(whole) || mac.is_some_and(|mac| bytes.len() <= mac.len()) {
+        if !sections.iter().all(whole) || mac.is_some_and(|mac| bytes.len() <= mac.tag_len()) {
             return Err(FrameError::CiphertextLength);
         }
         Ok(Self { bytes, ksn, entry, key, sections, mac })
@@ -217,7 +230,7 @@ impl SealedFrame {
             FrameKey::Tdes(_) | FrameKey::TdesAsAes(_) => (10, FrameMac::Retail),
         };
         let start = HEADER_LEN + ksn_len;
-        let total = start + clear_len + mac.len();
+        let total = start + clear_len + mac.tag_len();
         match bytes.len() {
             len if len < total => return Err(FrameError::Truncated),
             len if len > total => return Err(FrameError::Trailing),
@@ -229,7 +242,8 @@ impl SealedFrame {
             FrameKey::Tdes(_) | FrameKey::TdesAsAes(_) => TdesKsn::parse(ksn_bytes).map(Ksn::Tdes),
         }
         .map_err(|_| FrameError::NoKsn)?;
-        let section = Section { kind: SectionKind::Native, ciphertext: start..start + clear_len, clear_len };
+        let shown = Shown::default();
+        let section = Section { kind: SectionKind::Native, ciphertext: start..start + clear_len, clear_len, shown };
         Self::assemble(bytes.to_vec(), ksn, entry, key, vec![section], Some(mac))
     }
 
@@ -261,7 +275,7 @@ impl SealedFrame {
     /// What is covered by the MAC, and the MAC, if the device makes one.
     pub fn mac(&self) -> Option<(FrameMac, &[u8], &[u8])> {
         let mac = self.mac?;
-        let (covered, tag) = self.bytes.split_at(self.bytes.len() - mac.len());
+        let (covered, tag) = self.bytes.split_at(self.bytes.len() - mac.tag_len());
         Some((mac, covered, tag))
     }
 
@@ -325,4 +339,3 @@ impl Entry {
         }
     }
 }
-

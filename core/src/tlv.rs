@@ -4,6 +4,8 @@
 //! than [`MAX_DEPTH`] templates and never longer than [`MAX_LEN`] bytes. `00` bytes between objects are
 //! skipped, as EMV Book 3 annex B1 allows; `FF` is not, because it starts vendors' private templates.
 
+pub mod marked;
+
 use std::fmt;
 
 /// Deepest nesting of templates.

@@ -38,7 +38,8 @@ impl Brand {
     /// Discover carries it abroad.
     pub(super) fn of(digits: &[u8]) -> Self {
         let Some(&[a, b, c, d]) = digits.first_chunk() else { return Self::Other };
-        let first_four = [a, b, c, d].iter().fold(0u16, |number, digit| number * 10 + u16::from(digit.wrapping_sub(48)));
+        let first_four =
+            [a, b, c, d].iter().fold(0u16, |number, digit| number * 10 + u16::from(digit.wrapping_sub(48)));
         match first_four {
             4000..=4999 => Self::Visa,
             5100..=5599 | 2221..=2720 => Self::Mastercard,
