@@ -172,3 +172,21 @@ fn every_link_between_documents_leads_somewhere() {
     }
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
+
+#[test]
+fn every_refusal_is_documented_as_it_is() {
+    let text = fs::read_to_string(root().join("docs/errors.md")).expect("the table of refusals");
+    for refusal in warifu_core::refusal::Refusal::ALL {
+        let row = text.lines().find(|line| line.starts_with(&format!("| `{}` |", refusal.reason())));
+        let row = row.unwrap_or_else(|| panic!("{} is not in docs/errors.md", refusal.reason()));
+        let cells =
+            [refusal.fixer().name().to_owned(), format!("`{}`", refusal.retry().name()), refusal.message().to_owned()];
+        for cell in cells {
+            assert!(
+                row.contains(&format!("| {cell} |")),
+                "docs/errors.md does not say {cell:?} of {}",
+                refusal.reason()
+            );
+        }
+    }
+}
