@@ -186,6 +186,9 @@ impl Draft {
         if fill.iter().any(|byte| *byte != 0) {
             return Err(AccountDataError::Noise);
         }
+        // Where a reader does not say how long the text is, the fill is in it still. No text ends in a zero.
+        let filled = meant.iter().rev().take(frame.key().block_len() - 1).take_while(|byte| **byte == 0).count();
+        let meant = meant.get(..meant.len() - filled).unwrap_or_default();
         match section.kind {
             SectionKind::Native => Err(AccountDataError::Sections),
             SectionKind::Track1 => self.read_track1(meant),

@@ -1,6 +1,8 @@
 //! A bench for readers: finds the output in a record, and opens frames under a test key in software.
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its part; the bench must work or fail the run")]
 
+pub(crate) mod build;
+
 use serde_json::Value;
 use warifu_core::account_data::{AccountData, AccountDataError};
 use warifu_core::cipher::{aes_cbc_decrypt, tdes_cbc_decrypt};
