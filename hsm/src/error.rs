@@ -3,6 +3,8 @@
 use warifu_core::account_data::AccountDataError;
 use warifu_core::merchant::BdkId;
 
+use crate::DecryptionMode;
+
 /// Why an HSM request failed. PKCS#11 errors keep the function's name and the `CKR_` value.
 #[derive(Debug, thiserror::Error)]
 pub enum HsmError {
@@ -44,6 +46,25 @@ pub enum HsmError {
     /// The slot gave a wrong answer to a question with a known one.
     #[error("the slot failed its self-test: {0}")]
     SelfTest(&'static str),
+    /// The slot already holds something under this label; nothing is ever replaced.
+    #[error("the label {label:?} is taken")]
+    KeyExists {
+        /// The label asked for.
+        label: String,
+    },
+    /// The configured mode cannot or may not be used with this key.
+    #[error("{bdk} cannot be used in {} mode: {reason}", mode.name())]
+    ModeRefused {
+        /// The key.
+        bdk: BdkId,
+        /// The mode it is registered with.
+        mode: DecryptionMode,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// A slot was to be closed while sessions or clones of it live.
+    #[error("the slot is still in use")]
+    StillInUse,
     /// A PKCS#11 function failed.
     #[error("{function} failed: {ckr} (0x{code:08X})")]
     Pkcs11 {
@@ -74,10 +95,17 @@ impl HsmError {
     /// Whether the HSM is away or broken, as against the request being bad. After an outage the session is rebuilt.
     pub fn is_outage(&self) -> bool {
         match self {
-            Self::UnknownBdk(_) | Self::WrongMac | Self::SuiteMismatch(_) | Self::Card(_) | Self::Sealed => false,
+            Self::UnknownBdk(_)
+            | Self::WrongMac
+            | Self::SuiteMismatch(_)
+            | Self::Card(_)
+            | Self::Sealed
+            | Self::KeyExists { .. }
+            | Self::StillInUse => false,
             Self::KeyMissing { .. }
             | Self::KeyAmbiguous { .. }
             | Self::KeyUnfit { .. }
+            | Self::ModeRefused { .. }
             | Self::SelfTest(_)
             | Self::Pkcs11 { .. }
             | Self::Module { .. }

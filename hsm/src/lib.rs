@@ -8,8 +8,11 @@
 
 mod calls;
 mod error;
+mod fit;
 pub mod pkcs11;
+mod signature;
 pub mod software;
+mod vault;
 
 use warifu_core::account_data::AccountData;
 use warifu_core::card::Pan;
@@ -21,6 +24,7 @@ use warifu_core::token::Token;
 
 pub use calls::CallTally;
 pub use error::HsmError;
+pub use signature::verify_signature;
 
 /// Where the keys of a transaction lived while its frame was opened. Named honestly everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +79,18 @@ pub struct Fingerprint(pub [u8; 32]);
 /// An ECDSA P-256 signature over SHA-256, `r ‖ s`, 64 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Signature(pub [u8; 64]);
+
+/// Opens sessions: one for each thread that will use the HSM, and a new one after an outage.
+pub trait HsmFactory: Send + Sync + 'static {
+    /// Opens a session, on the thread that will use it.
+    fn session(&self) -> Result<Box<dyn Hsm>, HsmError>;
+
+    /// The calls made since the last time this was asked that no session accounts for: loading, login, openings that
+    /// failed, and the closing of sessions. None, where sessions account for all.
+    fn take_calls(&self) -> CallTally {
+        CallTally::default()
+    }
+}
 
 /// What the server asks of an HSM. One value serves one thread.
 ///

@@ -1,0 +1,33 @@
+//! The HSM over PKCS#11: a SoftHSM in every test, any module that has the mechanisms elsewhere.
+//!
+//! [`Slot::open`] loads the module and logs in, once; [`Slot::session`] gives one thread its [`Pkcs11Hsm`].
+//! [`provision`] makes the keys; [`crate::doctor`] says what a slot can do.
+//!
+//! Architecture invariant: `unsafe` lives in `raw` alone. In `hardware` and `hybrid` mode no base derivation key,
+//! initial key or tree node ever has bytes in this process, in `hardware` no working key either. Every call to the
+//! module is counted, by function, where it is made.
+
+mod ckr;
+mod derive;
+mod hsm;
+mod mechanism;
+mod module;
+mod objects;
+mod open;
+mod pin;
+pub mod provision;
+mod raw;
+mod seal;
+mod self_test;
+mod session;
+mod sign;
+mod slot;
+mod softhsm;
+mod tdes_ik;
+mod template;
+
+pub use hsm::Pkcs11Hsm;
+pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, masked_bdk_label};
+pub use pin::Pin;
+pub use slot::{Slot, SlotConfig, SlotFactory};
+pub use softhsm::{SOFTHSM_MISSING, find_softhsm, softhsm_configuration};

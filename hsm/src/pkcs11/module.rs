@@ -1,0 +1,110 @@
+//! PKCS#11 modules, each loaded and initialized once for the whole process.
+//!
+//! `C_Initialize` and login state belong to the process (PKCS#11 v3.1 §5.4), so this is the one place here with
+//! process-wide state. A module is never unloaded: code it registered to run at exit must still be there.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::error::{Error, RvError};
+
+use super::ckr;
+use super::raw::Functions;
+use crate::{CallTally, HsmError};
+
+/// A loaded module.
+pub(super) struct Module {
+    pub(super) path: PathBuf,
+    pub(super) pkcs11: Pkcs11,
+    pub(super) functions: Functions,
+}
+
+struct Entry {
+    module: Arc<Module>,
+    /// While there is one, the module is initialized.
+    users: usize,
+}
+
+static MODULES: Mutex<BTreeMap<PathBuf, Entry>> = Mutex::new(BTreeMap::new());
+
+/// A use of an initialized module; the last one to go finalizes it.
+pub(super) struct ModuleUse(Option<Arc<Module>>);
+
+impl ModuleUse {
+    /// Loads and initializes the module, or shares it when this process already did. Counts the calls it makes.
+    pub(super) fn acquire(path: &Path, calls: &mut CallTally) -> Result<Self, HsmError> {
+        let refused = |cause: String| HsmError::Module { path: path.display().to_string(), cause };
+        let path = path.canonicalize().map_err(|cause| refused(cause.to_string()))?;
+        let mut modules = modules();
+        let entry = match modules.entry(path.clone()) {
+            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
+            std::collections::btree_map::Entry::Vacant(unknown) => {
+                unknown.insert(Entry { module: Arc::new(load(&path, calls)?), users: 0 })
+            }
+        };
+        if entry.users == 0 {
+            let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
+            calls.count("C_Initialize");
+            entry.module.pkcs11.initialize(arguments).map_err(|cause| match cause {
+                Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _) => {
+                    refused("other code in this process has initialized it and would share its login".to_owned())
+                }
+                other => ckr::of_cryptoki("C_Initialize", other),
+            })?;
+        }
+        entry.users += 1;
+        Ok(Self(Some(Arc::clone(&entry.module))))
+    }
+
+    /// Gives the module up; the calls that took are added to `calls`.
+    pub(super) fn release(mut self, calls: &mut CallTally) -> Result<(), HsmError> {
+        self.give_up(calls)
+    }
+
+    fn give_up(&mut self, calls: &mut CallTally) -> Result<(), HsmError> {
+        let Some(module) = self.0.take() else { return Ok(()) };
+        // Held until C_Finalize has returned, so that nobody initializes in between.
+        let mut modules = modules();
+        let Some(entry) = modules.get_mut(&module.path) else { return Ok(()) };
+        entry.users -= 1;
+        if entry.users > 0 {
+            return Ok(());
+        }
+        calls.count("C_Finalize");
+        module.pkcs11.clone().finalize().map_err(|cause| ckr::of_cryptoki("C_Finalize", cause))
+    }
+}
+
+impl Deref for ModuleUse {
+    type Target = Module;
+
+    fn deref(&self) -> &Module {
+        self.0.as_deref().expect("emptied only by giving it up, which consumes it")
+    }
+}
+
+impl Drop for ModuleUse {
+    fn drop(&mut self) {
+        if let Err(cause) = self.give_up(&mut CallTally::default()) {
+            tracing::warn!(%cause, "the PKCS#11 module did not shut down in order");
+        }
+    }
+}
+
+fn load(path: &Path, calls: &mut CallTally) -> Result<Module, HsmError> {
+    let pkcs11 = Pkcs11::new(path)
+        .map_err(|cause| HsmError::Module { path: path.display().to_string(), cause: cause.to_string() })?;
+    let functions = Functions::load(path)?;
+    // cryptoki asks for the newest interface where the module has that function, and for the list where it has not.
+    calls.count("C_GetFunctionList");
+    calls.count(if functions.has_interfaces() { "C_GetInterface" } else { "C_GetFunctionList" });
+    Ok(Module { path: path.to_owned(), pkcs11, functions })
+}
+
+fn modules() -> MutexGuard<'static, BTreeMap<PathBuf, Entry>> {
+    // Nothing here can be left half done by a panic, so a poisoned lock is as good as any.
+    MODULES.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,169 @@
+//! Keys put into a slot: by hand in development and tests, by a ceremony command elsewhere.
+//!
+//! Nothing here replaces or destroys: a label that is taken is refused (a key that exists may have opened frames).
+
+use std::path::Path;
+
+use cryptoki::session::UserType;
+use cryptoki_sys::{
+    CK_ATTRIBUTE_TYPE, CKA_DERIVE, CKA_EC_PARAMS, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_KEY_TYPE, CKA_LABEL, CKA_PRIVATE,
+    CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3,
+    CKK_EC, CKK_GENERIC_SECRET, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
+};
+use warifu_core::key::{KeyBytes, KeyLen};
+use warifu_core::ksn::Scheme;
+
+use super::ckr;
+use super::mechanism::Mechanism;
+use super::module::ModuleUse;
+use super::objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, lookup, masked_bdk_label};
+use super::pin::Pin;
+use super::session::HsmSession;
+use super::slot::{self, Slot};
+use super::template::{Attribute, Exposure, Life, secret_key, ulong};
+use crate::{BdkSpec, CallTally, HsmError};
+
+/// `prime256v1`, DER.
+const P256: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
+/// What tells the two keys of a TDES base derivation key apart (X9.24-1:2009 A.6).
+const MASK: [u8; 16] = [0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0, 0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0];
+
+/// Initializes the first empty slot of a module as a token with this label and PINs.
+///
+/// # Errors
+/// [`HsmError::KeyExists`] if a token has the label, [`HsmError::SlotMissing`] if no slot is empty.
+pub fn init_token(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) -> Result<(), HsmError> {
+    let mut calls = CallTally::default();
+    let module = ModuleUse::acquire(module, &mut calls)?;
+    let pkcs11 = &module.pkcs11;
+    if slot::find(pkcs11, label, &mut calls).is_ok() {
+        return Err(HsmError::KeyExists { label: label.to_owned() });
+    }
+    let slots = pkcs11.get_slots_with_token().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))?;
+    let empty = slots
+        .into_iter()
+        .find(|slot| pkcs11.get_token_info(*slot).is_ok_and(|token| !token.token_initialized()))
+        .ok_or_else(|| HsmError::SlotMissing { label: "(not initialized)".to_owned() })?;
+    let so_pin = so_pin.text()?;
+    pkcs11.init_token(empty, &so_pin, label).map_err(|cause| ckr::of_cryptoki("C_InitToken", cause))?;
+    // Some modules, SoftHSM among them, move a token to another slot number once it has a serial.
+    let slot = slot::find(pkcs11, label, &mut calls)?;
+    let session = pkcs11.open_rw_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
+    session.login(UserType::So, Some(&so_pin)).map_err(|cause| ckr::of_cryptoki("C_Login", cause))?;
+    session.init_pin(&pin.text()?).map_err(|cause| ckr::of_cryptoki("C_InitPIN", cause))?;
+    session.close().map_err(|cause| ckr::of_cryptoki("C_CloseSession", cause))?;
+    module.release(&mut calls)
+}
+
+/// Imports a base derivation key that was put together on this host: one object for AES, two for TDES.
+///
+/// # Errors
+/// [`HsmError::KeyExists`] if its label is taken; [`HsmError::KeyUnfit`] if `key` has not the registered length.
+pub fn import_bdk(slot: &Slot, spec: &BdkSpec, key: &KeyBytes) -> Result<(), HsmError> {
+    let label = bdk_label(&spec.id);
+    let fits = match spec.scheme {
+        Scheme::Aes => key.key_len() == spec.len,
+        Scheme::Tdes => key.key_len() == KeyLen::K128 && spec.len == KeyLen::K128,
+    };
+    if !fits {
+        return Err(HsmError::KeyUnfit { label, reason: "its length is not the registered one" });
+    }
+    let session = slot.writing_session()?;
+    match spec.scheme {
+        Scheme::Aes => {
+            refuse_taken(&session, &label)?;
+            create_secret(&session, &label, CKK_AES, key.expose(), CKA_DERIVE)
+        }
+        Scheme::Tdes => {
+            let masked_label = masked_bdk_label(&spec.id);
+            refuse_taken(&session, &label)?;
+            refuse_taken(&session, &masked_label)?;
+            let masked = KeyBytes::filled(KeyLen::K128, |bytes| {
+                bytes.iter_mut().zip(key.expose()).zip(MASK).for_each(|((byte, key), mask)| *byte = key ^ mask);
+            });
+            create_secret(&session, &label, CKK_DES3, three_keys(key).expose(), CKA_ENCRYPT)?;
+            create_secret(&session, &masked_label, CKK_DES3, three_keys(&masked).expose(), CKA_ENCRYPT)
+        }
+    }
+}
+
+/// Makes the keys every server needs, in the slot: vault root, fingerprint and audit.
+///
+/// # Errors
+/// [`HsmError::KeyExists`] if one of their labels is taken; then none is made.
+pub fn create_service_keys(slot: &Slot) -> Result<(), HsmError> {
+    let session = slot.writing_session()?;
+    for label in [VAULT_ROOT_LABEL, FINGERPRINT_LABEL, AUDIT_LABEL] {
+        refuse_taken(&session, label)?;
+    }
+    generate_secret(&session, VAULT_ROOT_LABEL, CKK_AES, Mechanism::AesKeyGen, &[CKA_WRAP, CKA_UNWRAP])?;
+    let mechanism = Mechanism::GenericSecretKeyGen;
+    generate_secret(&session, FINGERPRINT_LABEL, CKK_GENERIC_SECRET, mechanism, &[CKA_SIGN])?;
+    generate_audit_pair(&session)
+}
+
+fn refuse_taken(session: &HsmSession, label: &str) -> Result<(), HsmError> {
+    for class in [CKO_SECRET_KEY, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY] {
+        if lookup(session, label, class)?.0.is_some() {
+            return Err(HsmError::KeyExists { label: label.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Two-key triple DES as the three keys of `CKK_DES3`: the first again for the third.
+fn three_keys(key: &KeyBytes) -> KeyBytes {
+    KeyBytes::filled(KeyLen::K192, |bytes| {
+        let (two, third) = bytes.split_at_mut(16);
+        two.copy_from_slice(key.expose());
+        third.copy_from_slice(&key.expose()[..8]);
+    })
+}
+
+fn create_secret(
+    session: &HsmSession,
+    label: &str,
+    key_type: u64,
+    value: &[u8],
+    usage: CK_ATTRIBUTE_TYPE,
+) -> Result<(), HsmError> {
+    let mut template = secret_key(key_type, Life::Token, Exposure::Never, &[usage]).to_vec();
+    template.extend([Attribute::label(label), Attribute::bytes(CKA_VALUE, value)]);
+    session.create(&template).map(drop)
+}
+
+fn generate_secret(
+    session: &HsmSession,
+    label: &str,
+    key_type: u64,
+    mechanism: Mechanism<'_>,
+    uses: &[CK_ATTRIBUTE_TYPE],
+) -> Result<(), HsmError> {
+    let mut template = secret_key(key_type, Life::Token, Exposure::Never, uses).to_vec();
+    let len = Attribute::number(CKA_VALUE_LEN, ulong(KeyLen::K256.bytes()));
+    template.extend([Attribute::label(label), len]);
+    session.generate_key(mechanism, &template).map(drop)
+}
+
+fn generate_audit_pair(session: &HsmSession) -> Result<(), HsmError> {
+    let public = [
+        Attribute::class(CKO_PUBLIC_KEY),
+        Attribute::number(CKA_KEY_TYPE, CKK_EC),
+        Attribute::label(AUDIT_LABEL),
+        Attribute::flag(CKA_TOKEN, true),
+        Attribute::flag(CKA_PRIVATE, false),
+        Attribute::flag(CKA_VERIFY, true),
+        Attribute::bytes(CKA_EC_PARAMS, &P256),
+    ];
+    let private = [
+        Attribute::class(CKO_PRIVATE_KEY),
+        Attribute::number(CKA_KEY_TYPE, CKK_EC),
+        Attribute::bytes(CKA_LABEL, AUDIT_LABEL.as_bytes()),
+        Attribute::flag(CKA_TOKEN, true),
+        Attribute::flag(CKA_PRIVATE, true),
+        Attribute::flag(CKA_SENSITIVE, true),
+        Attribute::flag(CKA_EXTRACTABLE, false),
+        Attribute::flag(CKA_SIGN, true),
+    ];
+    session.generate_key_pair(Mechanism::EcKeyPairGen, &public, &private)
+}

@@ -1,0 +1,121 @@
+//! Questions with known answers, asked before a slot is trusted: the derivation chain, the MAC and the cipher, at each
+//! key length, under public test keys that exist in the slot for this moment only.
+
+use cryptoki_sys::{CKA_DECRYPT, CKA_DERIVE, CKA_VALUE, CKA_VERIFY, CKK_AES};
+use warifu_core::dukpt::aes;
+use warifu_core::dukpt::cache::TreeCache;
+use warifu_core::key::{KeyBytes, KeyLen, KeyType, KeyUsage};
+use warifu_core::ksn::AesKsn;
+use warifu_core::{cipher, mac};
+
+use super::derive;
+use super::mechanism::Mechanism;
+use super::raw::Verdict;
+use super::session::{HsmSession, SessionObject};
+use super::template::{Attribute, Exposure, Life, secret_key};
+use crate::HsmError;
+
+/// The test key of X9.24-3:2017 annex B, its initial key id, and the first message of a published test that uses it.
+const BDK: [u8; 16] = [0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x10, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1];
+const KSN: AesKsn = AesKsn::new([0x12, 0x34, 0x56, 0x78, 0x90, 0x12, 0x34, 0x56, 0, 0, 0, 1]);
+const MESSAGE: &[u8; 17] = b"4012345678909D987";
+/// Its CMAC under the MAC-generation key.
+const MAC: [u8; 16] = [0xA2, 0xEB, 0x5C, 0x1C, 0x35, 0x80, 0x9E, 0x58, 0x40, 0x4E, 0x87, 0x3C, 0x3C, 0x41, 0x1E, 0x31];
+/// The message, filled with zeros, under the data-encryption key.
+const CIPHERTEXT: [u8; 32] = [
+    0xE5, 0xAF, 0xA5, 0xB4, 0x08, 0xA3, 0x31, 0x0E, 0x3D, 0x77, 0x9C, 0x8A, 0x9A, 0x2A, 0xE2, 0x94, 0x48, 0xBD, 0x5B,
+    0x42, 0x32, 0x58, 0x20, 0x90, 0xDB, 0x70, 0x3A, 0xF6, 0x47, 0x20, 0x5A, 0x79,
+];
+
+/// A counter with several one-bits, so that the way to its key has several steps.
+const DEEP_COUNTER: u32 = 0b1011;
+
+/// One question: what the device would have sent.
+struct Question {
+    bdk: KeyBytes,
+    ksn: AesKsn,
+    mac: [u8; 16],
+    ciphertext: [u8; 32],
+}
+
+/// Asks all of them.
+pub(super) fn run(session: &HsmSession) -> Result<(), HsmError> {
+    let outcome = published().ask(session);
+    let outcome = [KeyLen::K128, KeyLen::K192, KeyLen::K256]
+        .into_iter()
+        .fold(outcome, |outcome, len| outcome.and_then(|()| computed(len)?.ask(session)));
+    let swept = session.sweep();
+    outcome.and(swept)
+}
+
+/// Asks for one key length: the modes with that length can run.
+pub(super) fn run_length(session: &HsmSession, len: KeyLen) -> Result<(), HsmError> {
+    let outcome = computed(len).and_then(|question| question.ask(session));
+    let swept = session.sweep();
+    outcome.and(swept)
+}
+
+/// An AES key of known bytes as a session object that can derive and nothing else, like a base derivation key.
+pub(super) fn test_bdk(session: &HsmSession, bdk: &KeyBytes) -> Result<SessionObject, HsmError> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l, m] = secret_key(CKK_AES, Life::Session, Exposure::Never, &[CKA_DERIVE]);
+    let value = Attribute::bytes(CKA_VALUE, bdk.expose());
+    session.create(&[a, b, c, d, e, f, g, h, i, j, k, l, m, value]).map(|handle| session.own(handle))
+}
+
+/// The public test key, repeated to a length.
+pub(super) fn test_key(len: KeyLen) -> KeyBytes {
+    KeyBytes::filled(len, |bytes| bytes.iter_mut().zip(BDK.iter().cycle()).for_each(|(byte, test)| *byte = *test))
+}
+
+fn published() -> Question {
+    Question { bdk: test_key(KeyLen::K128), ksn: KSN, mac: MAC, ciphertext: CIPHERTEXT }
+}
+
+/// The answer of the other implementation at hand, the domain's, which the published vectors hold to account.
+fn computed(len: KeyLen) -> Result<Question, HsmError> {
+    let bdk = test_key(len);
+    let ksn = KSN.with_counter(DEEP_COUNTER);
+    let node = aes::derivation_key(&aes::initial_key(&bdk, ksn.ik_id()), &ksn);
+    let working_key = |usage| {
+        aes::working_key(&node, &ksn, usage, KeyType::aes(len))
+            .map_err(|_| HsmError::SelfTest("no working key of the length of its base derivation key"))
+    };
+    let mac = mac::aes_cmac(&working_key(KeyUsage::MacGeneration)?, MESSAGE);
+    let mut ciphertext = padded();
+    cipher::aes_cbc_encrypt(&working_key(KeyUsage::DataEncryption)?, &[0; 16], &mut ciphertext)
+        .map_err(|_| HsmError::SelfTest("the test message is not whole blocks"))?;
+    Ok(Question { bdk, ksn, mac, ciphertext })
+}
+
+fn padded() -> [u8; 32] {
+    let mut message = [0; 32];
+    message[..MESSAGE.len()].copy_from_slice(MESSAGE);
+    message
+}
+
+impl Question {
+    fn ask(&self, session: &HsmSession) -> Result<(), HsmError> {
+        let len = self.bdk.key_len();
+        let bdk = test_bdk(session, &self.bdk)?;
+        let mut nodes = TreeCache::new(1);
+        let node = derive::derivation_key(session, &mut nodes, *bdk, len, &self.ksn)?;
+        let working_key = |usage, purpose| derive::working_key(session, **node, &self.ksn, usage, len, purpose);
+
+        let mac_key = working_key(KeyUsage::MacGeneration, CKA_VERIFY)?;
+        if session.verify(Mechanism::AesCmac, *mac_key, MESSAGE, &self.mac)? == Verdict::Wrong {
+            return Err(HsmError::SelfTest("it does not derive the known MAC key, or does not know its CMAC"));
+        }
+        let mut changed = self.mac;
+        changed[15] ^= 1;
+        if session.verify(Mechanism::AesCmac, *mac_key, MESSAGE, &changed)? == Verdict::Right {
+            return Err(HsmError::SelfTest("it takes a wrong MAC for right"));
+        }
+        let data_key = working_key(KeyUsage::DataEncryption, CKA_DECRYPT)?;
+        let mut clear = [0; 32];
+        let written = session.decrypt(Mechanism::AesCbc(&[0; 16]), *data_key, &self.ciphertext, &mut clear)?;
+        if written != clear.len() || clear != padded() {
+            return Err(HsmError::SelfTest("it does not decrypt a known message"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,105 @@
+//! A PKCS#11 session, the tally of its calls, and the objects it must still destroy.
+
+use std::cell::RefCell;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cryptoki_sys::CK_SESSION_HANDLE;
+
+use super::raw::{Functions, Handle};
+use super::slot::OpenSlot;
+use crate::{CallTally, HsmError};
+
+/// One session, used by one thread. Its calls are in `raw`.
+pub(crate) struct HsmSession {
+    /// Emptied by closing only.
+    session: Option<cryptoki::session::Session>,
+    handle: CK_SESSION_HANDLE,
+    slot: Arc<OpenSlot>,
+    calls: RefCell<CallTally>,
+    bin: Bin,
+}
+
+/// Handles of objects nobody needs any more, to be destroyed when the work at hand is done.
+type Bin = Rc<RefCell<Vec<Handle>>>;
+
+/// A session object that is thrown into the bin when it is let go. Dropping makes no call, so it can happen anywhere;
+/// [`HsmSession::sweep`] destroys.
+pub(super) struct SessionObject {
+    handle: Handle,
+    bin: Bin,
+}
+
+impl HsmSession {
+    pub(super) fn new(session: cryptoki::session::Session, slot: Arc<OpenSlot>) -> Self {
+        let mut calls = CallTally::default();
+        calls.count("C_OpenSession");
+        let handle = session.handle();
+        Self { session: Some(session), handle, slot, calls: RefCell::new(calls), bin: Bin::default() }
+    }
+
+    /// Takes charge of an object.
+    pub(super) fn own(&self, handle: Handle) -> SessionObject {
+        SessionObject { handle, bin: Rc::clone(&self.bin) }
+    }
+
+    /// Destroys what was let go. All of it is tried; the first error is given back.
+    pub(super) fn sweep(&self) -> Result<(), HsmError> {
+        // Taken out of the cell one by one, since destroying borrows nothing of it.
+        let mut outcome = Ok(());
+        while let Some(handle) = { self.bin.borrow_mut().pop() } {
+            outcome = outcome.and(self.destroy(handle));
+        }
+        outcome
+    }
+
+    /// The calls made since the last time this was asked.
+    pub(super) fn take_calls(&self) -> CallTally {
+        self.calls.borrow_mut().take()
+    }
+
+    pub(super) fn count(&self, function: &'static str) {
+        self.calls.borrow_mut().count(function);
+    }
+
+    pub(super) fn handle(&self) -> CK_SESSION_HANDLE {
+        self.handle
+    }
+
+    pub(super) fn functions(&self) -> &Functions {
+        &self.slot.module().functions
+    }
+
+    pub(super) fn slot(&self) -> &OpenSlot {
+        &self.slot
+    }
+}
+
+impl Drop for HsmSession {
+    fn drop(&mut self) {
+        let calls = self.calls.get_mut();
+        if let Some(session) = self.session.take() {
+            calls.count("C_CloseSession");
+            if let Err(cause) = session.close() {
+                tracing::warn!(%cause, "a PKCS#11 session did not close");
+            }
+        }
+        // Whoever uses the slot accounts for what this session can no longer tell.
+        self.slot.calls().add(calls);
+    }
+}
+
+impl Deref for SessionObject {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.handle
+    }
+}
+
+impl Drop for SessionObject {
+    fn drop(&mut self) {
+        self.bin.borrow_mut().push(self.handle);
+    }
+}

@@ -1,0 +1,202 @@
+//! A slot: found by its token's label, logged in to once, shared by the threads that open sessions on it.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cryptoki::context::Pkcs11;
+use cryptoki::error::{Error, RvError};
+use cryptoki::session::{Session, UserType};
+
+use super::hsm::Pkcs11Hsm;
+use super::module::{Module, ModuleUse};
+use super::pin::Pin;
+use super::session::HsmSession;
+use super::{ckr, self_test};
+use crate::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
+
+/// Which slot to open, and how it is used.
+pub struct SlotConfig {
+    /// The PKCS#11 module.
+    pub module: PathBuf,
+    /// The label of the token in the slot.
+    pub token_label: String,
+    /// The user's PIN. Tried once: a wrong one may lock the token (PKCS#11 v3.1 §5.6).
+    pub pin: Pin,
+    /// Most DUKPT tree nodes one session keeps: object handles or, in `host-derived` mode, keys in memory.
+    /// Divided evenly among its base derivation keys.
+    pub cache_nodes: usize,
+    /// Whether initial keys may leave the slot (`host-derived`), which no P2PE assessment accepts.
+    pub accept_non_p2pe: bool,
+}
+
+/// An open slot. Cheap to clone; the login lasts while any clone or session does.
+#[derive(Clone)]
+pub struct Slot(Arc<OpenSlot>);
+
+/// What the clones and sessions of one [`Slot`] share.
+pub(super) struct OpenSlot {
+    /// Holds the login: it is the process's, and ends with its last session on the token (PKCS#11 v3.1 §5.6.6).
+    /// Declared before the module, which must outlive it.
+    keeper: Mutex<Option<Session>>,
+    module: ModuleUse,
+    slot: cryptoki::slot::Slot,
+    token_label: String,
+    cache_nodes: usize,
+    accept_non_p2pe: bool,
+    /// Calls no session accounts for any more, or yet.
+    calls: Mutex<CallTally>,
+}
+
+impl Slot {
+    /// Loads the module, finds the slot, logs in, and has the slot open a known frame.
+    pub fn open(config: SlotConfig) -> Result<Self, HsmError> {
+        let mut calls = CallTally::default();
+        let module = ModuleUse::acquire(&config.module, &mut calls)?;
+        let slot = find(&module.pkcs11, &config.token_label, &mut calls)?;
+        calls.count("C_OpenSession");
+        let keeper = module.pkcs11.open_ro_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
+        calls.count("C_Login");
+        match keeper.login_with_raw(UserType::User, &config.pin.raw()) {
+            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
+            Err(cause) => return Err(ckr::of_cryptoki("C_Login", cause)),
+        }
+        let open = Self(Arc::new(OpenSlot {
+            keeper: Mutex::new(Some(keeper)),
+            module,
+            slot,
+            token_label: config.token_label,
+            cache_nodes: config.cache_nodes,
+            accept_non_p2pe: config.accept_non_p2pe,
+            calls: Mutex::new(calls),
+        }));
+        self_test::run(&open.plain_session()?)?;
+        Ok(open)
+    }
+
+    /// Opens a session for one thread, with these base derivation keys: each is looked up, its attributes checked,
+    /// and copied to a session object, since every use of a resident object may mean reading it from disk again.
+    pub fn session(&self, bdks: &[BdkSpec]) -> Result<Pkcs11Hsm, HsmError> {
+        Pkcs11Hsm::open(self.plain_session()?, bdks)
+    }
+
+    /// What opens such sessions, to be handed to the threads.
+    pub fn factory(&self, bdks: Vec<BdkSpec>) -> SlotFactory {
+        SlotFactory { slot: self.clone(), bdks }
+    }
+
+    /// The calls made for the slot and not by a session since the last time this was asked: loading, login, the
+    /// self-test, and the closing of sessions.
+    pub fn take_calls(&self) -> CallTally {
+        self.0.calls().take()
+    }
+
+    /// Ends the login and finalizes the module, if no other user of it is left. The calls no one has taken yet are
+    /// given back. Every session must be gone.
+    ///
+    /// # Errors
+    /// [`HsmError::StillInUse`] while a clone or session lives; the slot then closes with the last of them.
+    pub fn close(self) -> Result<CallTally, HsmError> {
+        let open = Arc::into_inner(self.0).ok_or(HsmError::StillInUse)?;
+        let OpenSlot { keeper, module, calls, .. } = open;
+        let mut calls = calls.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keeper) = keeper.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            calls.count("C_CloseSession");
+            keeper.close().map_err(|cause| ckr::of_cryptoki("C_CloseSession", cause))?;
+        }
+        module.release(&mut calls)?;
+        Ok(calls)
+    }
+
+    /// The label of the token in it.
+    pub fn token_label(&self) -> &str {
+        &self.0.token_label
+    }
+
+    /// A session with no keys looked up yet.
+    pub(crate) fn plain_session(&self) -> Result<HsmSession, HsmError> {
+        let opened = self.0.module.pkcs11.open_ro_session(self.0.slot);
+        self.begin(opened)
+    }
+
+    /// A session that may write objects into the slot, for provisioning.
+    pub(super) fn writing_session(&self) -> Result<HsmSession, HsmError> {
+        let opened = self.0.module.pkcs11.open_rw_session(self.0.slot);
+        self.begin(opened)
+    }
+
+    pub(super) fn shared(&self) -> &OpenSlot {
+        &self.0
+    }
+
+    fn begin(&self, opened: cryptoki::error::Result<Session>) -> Result<HsmSession, HsmError> {
+        match opened {
+            Ok(session) => Ok(HsmSession::new(session, Arc::clone(&self.0))),
+            Err(cause) => {
+                self.0.calls().count("C_OpenSession");
+                Err(ckr::of_cryptoki("C_OpenSession", cause))
+            }
+        }
+    }
+}
+
+impl OpenSlot {
+    pub(super) fn module(&self) -> &Module {
+        &self.module
+    }
+
+    pub(super) fn id(&self) -> cryptoki::slot::Slot {
+        self.slot
+    }
+
+    pub(super) fn cache_nodes(&self) -> usize {
+        self.cache_nodes
+    }
+
+    pub(super) fn accepts_non_p2pe(&self) -> bool {
+        self.accept_non_p2pe
+    }
+
+    /// The tally, to count into. A panic elsewhere cannot leave it half written.
+    pub(super) fn calls(&self) -> std::sync::MutexGuard<'_, CallTally> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Opens sessions on a slot, each with the same base derivation keys.
+pub struct SlotFactory {
+    slot: Slot,
+    bdks: Vec<BdkSpec>,
+}
+
+impl HsmFactory for SlotFactory {
+    fn session(&self) -> Result<Box<dyn Hsm>, HsmError> {
+        Ok(Box::new(self.slot.session(&self.bdks)?))
+    }
+
+    fn take_calls(&self) -> CallTally {
+        self.slot.take_calls()
+    }
+}
+
+/// The slot whose token has this label.
+pub(super) fn find(
+    pkcs11: &Pkcs11,
+    token_label: &str,
+    calls: &mut CallTally,
+) -> Result<cryptoki::slot::Slot, HsmError> {
+    // cryptoki asks for the number of slots, then for the slots.
+    calls.count_many("C_GetSlotList", 2);
+    let slots = pkcs11.get_slots_with_token().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))?;
+    let mut found = None;
+    for slot in slots {
+        calls.count("C_GetTokenInfo");
+        let token = pkcs11.get_token_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetTokenInfo", cause))?;
+        if token.token_initialized() && token.label() == token_label {
+            if found.is_some() {
+                return Err(HsmError::KeyAmbiguous { label: token_label.to_owned() });
+            }
+            found = Some(slot);
+        }
+    }
+    found.ok_or_else(|| HsmError::SlotMissing { label: token_label.to_owned() })
+}
