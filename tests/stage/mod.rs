@@ -10,6 +10,9 @@
     reason = "a stage that cannot be set up fails the test"
 )]
 
+pub mod otlp;
+pub mod scan;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
@@ -126,6 +129,16 @@ impl Server {
     /// A file the server said it made.
     pub fn file(&self, name: &str) -> PathBuf {
         PathBuf::from(self.about["pki"][name].as_str().unwrap_or_else(|| panic!("no {name} in {}", self.about)))
+    }
+
+    /// The merchant it made.
+    pub fn merchant(&self) -> String {
+        self.about["merchant"].as_str().expect("a dev server has a merchant").to_owned()
+    }
+
+    /// The BDK it has for a scheme, as its configuration names it.
+    pub fn bdk(&self, scheme: &str) -> String {
+        self.about["bdks"][scheme].as_str().unwrap_or_else(|| panic!("no {scheme} BDK in {}", self.about)).to_owned()
     }
 
     /// Its folder.
