@@ -41,6 +41,16 @@ impl Tree {
         self.size += 1;
     }
 
+    /// The roots of its complete subtrees, largest first: with its size, all that is needed to go on.
+    pub fn frontier(&self) -> &[Hash] {
+        &self.frontier
+    }
+
+    /// Takes up a tree where it was left, or `None` if there is not one root for each one-bit of the size.
+    pub fn resume(size: u64, frontier: Vec<Hash>) -> Option<Self> {
+        (usize::try_from(size.count_ones()) == Ok(frontier.len())).then_some(Self { size, frontier })
+    }
+
     /// How many leaves.
     pub fn size(&self) -> u64 {
         self.size
@@ -134,6 +144,8 @@ mod tests {
             leaves.iter().for_each(|leaf| tree.append(*leaf));
             prop_assert_eq!(tree.root(), by_definition(&leaves));
             prop_assert_eq!(Hash::parse(&tree.root().to_string()), Some(tree.root()));
+            prop_assert_eq!(Tree::resume(tree.size(), tree.frontier().to_vec()), Some(tree.clone()));
+            prop_assert_eq!(Tree::resume(tree.size() ^ 1, tree.frontier().to_vec()), None);
         }
     }
 

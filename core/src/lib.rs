@@ -16,6 +16,7 @@ pub mod ksn;
 pub mod mac;
 pub mod merchant;
 pub mod money;
+pub mod opening;
 pub mod payment;
 pub mod reader;
 pub mod refusal;

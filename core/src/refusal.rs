@@ -144,27 +144,17 @@ impl Refusal {
             Self::RequestIdReused => {
                 ("REQUEST_ID_REUSED", Developer, No, "request_id was used before with other content")
             }
-            Self::OrderInvalid => {
-                ("ORDER_INVALID", Developer, No, "order must be 1 to 64 printable ASCII characters")
-            }
-            Self::AmountInvalid => {
-                ("AMOUNT_INVALID", Developer, No, "amount must be 1 to 999999999999 minor units")
-            }
+            Self::OrderInvalid => ("ORDER_INVALID", Developer, No, "order must be 1 to 64 printable ASCII characters"),
+            Self::AmountInvalid => ("AMOUNT_INVALID", Developer, No, "amount must be 1 to 999999999999 minor units"),
             Self::CurrencyInvalid => {
                 ("CURRENCY_INVALID", Developer, No, "currency must be a known ISO 4217 code, such as JPY")
             }
-            Self::ChannelInvalid => {
-                ("CHANNEL_INVALID", Developer, No, "channel must be mail, telephone or in person")
-            }
+            Self::ChannelInvalid => ("CHANNEL_INVALID", Developer, No, "channel must be mail, telephone or in person"),
             Self::FrameMalformed => {
                 ("FRAME_MALFORMED", Merchant, NewCard, "the device output is damaged or not in its device's format")
             }
-            Self::DeviceUnknown => {
-                ("DEVICE_UNKNOWN", Operator, No, "the device is not registered for this merchant")
-            }
-            Self::DeviceNotActive => {
-                ("DEVICE_NOT_ACTIVE", Operator, No, "the device is registered but not in use")
-            }
+            Self::DeviceUnknown => ("DEVICE_UNKNOWN", Operator, No, "the device is not registered for this merchant"),
+            Self::DeviceNotActive => ("DEVICE_NOT_ACTIVE", Operator, No, "the device is registered but not in use"),
             Self::CounterIllegal => {
                 ("COUNTER_ILLEGAL", Merchant, NewCard, "the frame's counter is not one a device can send")
             }
@@ -176,9 +166,12 @@ impl Refusal {
             }
             Self::TokensExhausted => ("TOKENS_EXHAUSTED", Operator, No, "no token is left for this merchant"),
             Self::Busy => ("BUSY", Operator, SameRequest, "too many requests are waiting; ask again shortly"),
-            Self::TimedOut => {
-                ("TIMED_OUT", Operator, SameRequest, "the server did not finish in time; ask again with the same request_id")
-            }
+            Self::TimedOut => (
+                "TIMED_OUT",
+                Operator,
+                SameRequest,
+                "the server did not finish in time; ask again with the same request_id",
+            ),
             Self::HsmUnavailable => ("HSM_UNAVAILABLE", Operator, SameRequest, "the HSM cannot be used at the moment"),
             Self::StoreUnavailable => {
                 ("STORE_UNAVAILABLE", Operator, SameRequest, "the data store cannot be used at the moment")
