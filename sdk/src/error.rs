@@ -68,9 +68,9 @@ impl SdkError {
     /// The request that was refused or has no answer.
     pub fn request_id(&self) -> Option<&RequestId> {
         match self {
-            Self::Refused { request_id, .. } | Self::Transport { request_id, .. } | Self::Timeout { request_id, .. } => {
-                request_id.as_ref()
-            }
+            Self::Refused { request_id, .. }
+            | Self::Transport { request_id, .. }
+            | Self::Timeout { request_id, .. } => request_id.as_ref(),
             Self::Answer { .. } | Self::Device(_) | Self::Config(_) => None,
         }
     }

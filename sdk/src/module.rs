@@ -97,9 +97,8 @@ impl CommModule {
     /// The same `request_id` and `output` again give the first answer again.
     pub async fn tokenize(&self, request_id: &RequestId, output: &Collected) -> Result<Card, SdkError> {
         let message = v1::TokenizeRequest { request_id: request_id.to_string(), output: Some(output.to_wire()) };
-        let answer = self.ask(Some(request_id), message, |mut client, request| async move {
-            client.tokenize(request).await
-        });
+        let answer =
+            self.ask(Some(request_id), message, |mut client, request| async move { client.tokenize(request).await });
         answer.await?.card.try_into()
     }
 

@@ -105,7 +105,8 @@ mod tests {
 
     #[test]
     fn what_names_no_wire_is_refused() {
-        for text in ["", "tcp", "tcp:", "tcp:host", "tcp::9001", "tcp:host:port", "tcp:host:0", "unix:", "serial:", "usb:1"]
+        for text in
+            ["", "tcp", "tcp:", "tcp:host", "tcp::9001", "tcp:host:port", "tcp:host:0", "unix:", "serial:", "usb:1"]
         {
             assert!(Connection::parse(text).is_err(), "{text:?}");
         }

@@ -12,10 +12,8 @@ use crate::transport::DeviceTransport;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A reader whose power was cut sends no FIN: after 10 s of silence it is asked 3 times, 3 s apart.
-const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
-    .with_time(Duration::from_secs(10))
-    .with_interval(Duration::from_secs(3))
-    .with_retries(3);
+const KEEPALIVE: TcpKeepalive =
+    TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
 
 /// `HOST:PORT`.
 #[derive(Clone, Debug, PartialEq, Eq)]
