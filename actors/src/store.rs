@@ -12,12 +12,25 @@ pub mod merchant;
 pub mod migration;
 pub mod module;
 pub mod payment;
+pub mod registry;
 pub mod request;
 pub mod token;
 pub mod writer;
 
+mod bulk;
 mod connect;
 mod decide;
+mod error;
+mod words;
 
-pub use connect::{Store, StoreError};
+pub use audit::{LogId, SignedHead, StoredRecord};
+pub use connect::Store;
+pub use device::{CardCheck, DeviceRecord, Sred};
+pub use error::{Cause, StoreError};
 pub use job::{Job, Outcome, Rejection};
+pub use merchant::MerchantRecord;
+pub use migration::SchemaState;
+pub use module::{ModuleRecord, ModuleState};
+pub use registry::Registry;
+pub use token::TokenRecord;
+pub use writer::{Answer, TreeState, Writer, WriterSettings};

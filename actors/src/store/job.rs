@@ -48,7 +48,7 @@ pub enum Intent {
 }
 
 /// The effects of one opened card.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Take {
     /// Whose.
     pub merchant: MerchantId,
@@ -198,6 +198,17 @@ pub enum Rejection {
     /// The payment is not where the move starts.
     #[error("the payment is not in the state the move starts from")]
     WrongState,
+}
+
+impl std::fmt::Debug for Take {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Take")
+            .field("merchant", &self.merchant)
+            .field("request", &self.request)
+            .field("device", &self.device)
+            .field("counter", &self.counter)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Candidate {

@@ -1,0 +1,210 @@
+//! Many rows in one statement, whose text does not depend on how many they are: so it is prepared once, and a batch
+//! of any size is one round trip.
+//!
+//! PostgreSQL takes an array for each column and unnests them; SQLite takes all rows as one JSON text.
+
+use sea_orm::sea_query::ArrayType;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Statement, Value};
+use uuid::Uuid;
+
+use super::error::{Cause, Failure};
+use super::words::hex;
+
+/// What a column holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Text,
+    /// An empty text stands for none.
+    TextOrNull,
+    Int,
+    Bytes,
+    Uuid,
+    /// The nil UUID stands for none.
+    UuidOrNull,
+}
+
+/// Rows to bind, one array for each column.
+pub(super) struct Rows {
+    columns: &'static [(&'static str, Kind)],
+    values: Vec<Vec<Value>>,
+    len: usize,
+}
+
+/// One statement that writes rows, and must change as many as it is given.
+pub(super) struct Write {
+    /// Up to and with `FROM`.
+    head: &'static str,
+    rows: Rows,
+    /// What follows the rows, which are called `v`.
+    tail: &'static str,
+}
+
+impl Rows {
+    pub(super) fn new(columns: &'static [(&'static str, Kind)]) -> Self {
+        Self { columns, values: columns.iter().map(|_| Vec::new()).collect(), len: 0 }
+    }
+
+    /// Adds a row: one value for each column, of its kind.
+    pub(super) fn push<const N: usize>(&mut self, row: [Value; N]) {
+        debug_assert_eq!(N, self.columns.len());
+        for (column, value) in self.values.iter_mut().zip(row) {
+            column.push(value);
+        }
+        self.len += 1;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The rows as a table called `v`; its values are added to `values`.
+    fn source(self, backend: DbBackend, values: &mut Vec<Value>) -> String {
+        match backend {
+            DbBackend::Sqlite => self.json_source(values),
+            _ => self.array_source(values),
+        }
+    }
+
+    fn array_source(self, values: &mut Vec<Value>) -> String {
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        let mut shown = Vec::with_capacity(self.columns.len());
+        for ((name, kind), column) in self.columns.iter().zip(self.values) {
+            let (array, sql) = match kind {
+                Kind::Text | Kind::TextOrNull => (ArrayType::String, "text"),
+                Kind::Int => (ArrayType::BigInt, "bigint"),
+                Kind::Bytes => (ArrayType::Bytes, "bytea"),
+                Kind::Uuid | Kind::UuidOrNull => (ArrayType::Uuid, "uuid"),
+            };
+            values.push(Value::Array(array, Some(Box::new(column))));
+            arrays.push(format!("${}::{sql}[]", values.len()));
+            shown.push(match kind {
+                Kind::TextOrNull => format!("NULLIF(u.{name}, '') AS {name}"),
+                Kind::UuidOrNull => format!("NULLIF(u.{name}, '{}'::uuid) AS {name}", Uuid::nil()),
+                Kind::Text | Kind::Int | Kind::Bytes | Kind::Uuid => format!("u.{name}"),
+            });
+        }
+        let names: Vec<&str> = self.columns.iter().map(|(name, _)| *name).collect();
+        format!("(SELECT {} FROM unnest({}) AS u({})) AS v", shown.join(", "), arrays.join(", "), names.join(", "))
+    }
+
+    fn json_source(self, values: &mut Vec<Value>) -> String {
+        let mut columns: Vec<_> = self.values.into_iter().map(Vec::into_iter).collect();
+        let rows: Vec<serde_json::Value> =
+            (0..self.len).map(|_| columns.iter_mut().filter_map(Iterator::next).map(json).collect()).collect();
+        values.push(serde_json::Value::Array(rows).to_string().into());
+        let place = values.len();
+        let shown: Vec<String> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, (name, kind))| match kind {
+                Kind::Text | Kind::Int => format!("value ->> {index} AS {name}"),
+                Kind::TextOrNull => format!("NULLIF(value ->> {index}, '') AS {name}"),
+                Kind::Bytes | Kind::Uuid => format!("unhex(value ->> {index}) AS {name}"),
+                Kind::UuidOrNull => {
+                    format!("NULLIF(unhex(value ->> {index}), X'{}') AS {name}", Uuid::nil().simple())
+                }
+            })
+            .collect();
+        format!("(SELECT {} FROM json_each(?{place})) AS v", shown.join(", "))
+    }
+}
+
+/// A value as JSON; bytes in hex, which SQL turns back.
+fn json(value: Value) -> serde_json::Value {
+    match value {
+        Value::String(Some(text)) => serde_json::Value::String(text),
+        Value::BigInt(Some(number)) => number.into(),
+        Value::Bytes(Some(bytes)) => hex(&bytes).into(),
+        Value::Uuid(Some(id)) => id.simple().to_string().into(),
+        // Rows::push is given these four only.
+        _ => serde_json::Value::Null,
+    }
+}
+
+/// Reads what belongs to `rows`: `head` ends with `FROM`, the rows come first, in `v`, so that each is looked up by
+/// key; `tail` goes on with `CROSS JOIN …`.
+pub(super) async fn read(
+    txn: &DatabaseTransaction,
+    head: &'static str,
+    rows: Rows,
+    tail: &str,
+) -> Result<Vec<QueryResult>, Failure> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
+    let backend = txn.get_database_backend();
+    let mut values = Vec::new();
+    let source = rows.source(backend, &mut values);
+    let sql = format!("{head} {source} {tail}");
+    Ok(txn.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?)
+}
+
+impl Write {
+    pub(super) const fn new(head: &'static str, rows: Rows, tail: &'static str) -> Self {
+        Self { head, rows, tail }
+    }
+
+    fn sql(self, backend: DbBackend, values: &mut Vec<Value>) -> String {
+        let (head, tail) = (self.head, self.tail);
+        let source = self.rows.source(backend, values);
+        format!("{head} {source} {tail}")
+    }
+}
+
+/// Carries out all writes: one statement each on SQLite, one for all on PostgreSQL.
+///
+/// # Errors
+/// A race if any of them did not change as many rows as it was given.
+pub(super) async fn write(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<(), Failure> {
+    let writes: Vec<Write> = writes.into_iter().filter(|write| !write.rows.is_empty()).collect();
+    if writes.is_empty() {
+        return Ok(());
+    }
+    match txn.get_database_backend() {
+        DbBackend::Sqlite => write_each(txn, writes).await,
+        _ => write_at_once(txn, writes).await,
+    }
+}
+
+async fn write_each(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<(), Failure> {
+    for write in writes {
+        let wanted = u64::try_from(write.rows.len).unwrap_or(u64::MAX);
+        let mut values = Vec::new();
+        let sql = write.sql(DbBackend::Sqlite, &mut values);
+        let done = txn.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
+        if done.rows_affected() != wanted {
+            return Err(changed_meanwhile());
+        }
+    }
+    Ok(())
+}
+
+/// Each write becomes one part of a `WITH`, and the statement tells how many rows each changed.
+async fn write_at_once(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<(), Failure> {
+    let backend = txn.get_database_backend();
+    let mut values = Vec::new();
+    let mut parts = Vec::with_capacity(writes.len());
+    let mut counts = Vec::with_capacity(writes.len());
+    let mut wanted = Vec::with_capacity(writes.len());
+    for (index, write) in writes.into_iter().enumerate() {
+        wanted.push(i64::try_from(write.rows.len).unwrap_or(i64::MAX));
+        parts.push(format!("w{index} AS ({} RETURNING 1)", write.sql(backend, &mut values)));
+        counts.push(format!("(SELECT count(*) FROM w{index}) AS n{index}"));
+    }
+    let sql = format!("WITH {} SELECT {}", parts.join(", "), counts.join(", "));
+    let row = txn
+        .query_one_raw(Statement::from_sql_and_values(backend, sql, values))
+        .await?
+        .ok_or(Failure::Corrupt("a count"))?;
+    for (index, wanted) in wanted.into_iter().enumerate() {
+        if row.try_get::<i64>("", &format!("n{index}"))? != wanted {
+            return Err(changed_meanwhile());
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn changed_meanwhile() -> Failure {
+    Failure::Race(Cause::new("a row was changed by another process meanwhile"))
+}

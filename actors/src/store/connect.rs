@@ -1,0 +1,159 @@
+//! Opening a data store: one writing and several reading connections to SQLite or PostgreSQL.
+
+use std::time::Duration;
+
+use sea_orm::sqlx::Executor;
+use sea_orm::sqlx::postgres::PgPoolOptions;
+use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{
+    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
+    TransactionOptions, TransactionTrait,
+};
+
+use super::error::{Failure, StoreError};
+
+/// Longest wait for a connection, and for SQLite's lock.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
+/// A connection unused for this long may have died unnoticed.
+const IDLE: Duration = Duration::from_secs(1);
+/// Reading connections.
+const READERS: u32 = 4;
+
+/// What each writing connection to PostgreSQL is told.
+///
+/// The writer's statements all go by key: without these a plan made while a table was small would go on reading
+/// the whole of it. The limits keep a hanging server from hanging this one. What is told to be durable must be.
+const POSTGRES_WRITER: [&str; 7] = [
+    "SET enable_seqscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET statement_timeout = '10s'",
+    "SET lock_timeout = '5s'",
+    "SET idle_in_transaction_session_timeout = '15s'",
+    "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+];
+
+/// The data store. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    /// The one writing connection of SQLite; a few of PostgreSQL.
+    writing: DatabaseConnection,
+    reading: DatabaseConnection,
+}
+
+impl Store {
+    /// Opens `sqlite:///path/file.db?mode=rwc` or `postgres://user@host/database`.
+    ///
+    /// # Errors
+    /// `Address` for anything else, `Unavailable` when there is no answer within two seconds.
+    pub async fn connect(url: &str) -> Result<Self, StoreError> {
+        if url.starts_with("sqlite:") {
+            Self::connect_sqlite(url).await
+        } else if url.starts_with("postgres:") || url.starts_with("postgresql:") {
+            Self::connect_postgres(url).await
+        } else {
+            Err(StoreError::Address("it must start with sqlite: or postgres:"))
+        }
+    }
+
+    async fn connect_sqlite(url: &str) -> Result<Self, StoreError> {
+        if url.contains(":memory:") || url.contains("mode=memory") {
+            return Err(StoreError::Address("a database in memory forgets; name a file"));
+        }
+        let mut writer = options(url, 1);
+        writer.map_sqlx_sqlite_opts(durable);
+        let mut readers = options(url, READERS);
+        readers.map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
+        // The writer first: it may have to make the file and turn it to WAL.
+        let writing = Database::connect(writer).await?;
+        let reading = Database::connect(readers).await?;
+        Ok(Self { writing, reading })
+    }
+
+    async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
+        // sea-orm knows the scheme by this name only.
+        let url = url.replacen("postgresql:", "postgres:", 1);
+        // The pool pings a connection it gets back; meanwhile the next batch takes another one.
+        let mut writer = options(&url, 3);
+        writer.map_sqlx_postgres_pool_opts(told);
+        let writing = Database::connect(writer).await?;
+        let reading = Database::connect(options(&url, READERS)).await?;
+        Ok(Self { writing, reading })
+    }
+
+    /// Asks the database for the least it can answer.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        Ok(self.reading.ping().await?)
+    }
+
+    /// Closes every connection; open work is finished first.
+    pub async fn close(&self) {
+        // There is nothing to be done about an error while closing.
+        let _ = self.writing.close_by_ref().await;
+        let _ = self.reading.close_by_ref().await;
+    }
+
+    /// For statements that only read.
+    pub(super) fn reading(&self) -> &DatabaseConnection {
+        &self.reading
+    }
+
+    pub(super) fn writing(&self) -> &DatabaseConnection {
+        &self.writing
+    }
+
+    pub(super) fn backend(&self) -> DbBackend {
+        self.writing.get_database_backend()
+    }
+
+    /// Begins to write. On SQLite the lock is taken at once: a transaction that reads first and then wants to write
+    /// fails whenever another one wrote in between.
+    pub(super) async fn begin(&self) -> Result<DatabaseTransaction, Failure> {
+        let options = TransactionOptions {
+            sqlite_transaction_mode: (self.backend() == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        };
+        Ok(self.writing.begin_with_options(options).await?)
+    }
+}
+
+/// Nothing of a statement goes to a log or span: its values are a merchant's business.
+fn options(url: &str, connections: u32) -> ConnectOptions {
+    let mut options = ConnectOptions::new(url);
+    options
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .connect_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        // A connection in use is not asked each time whether it lives: that is a round trip for each transaction.
+        .test_before_acquire(false)
+        .test_before_acquire_if_idle_for(IDLE);
+    options
+}
+
+fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
+    options
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(ACQUIRE_TIMEOUT)
+        .pragma("secure_delete", "ON")
+        .pragma("temp_store", "MEMORY")
+}
+
+fn told(options: PgPoolOptions) -> PgPoolOptions {
+    options.after_connect(|connection, _| {
+        Box::pin(async move {
+            for setting in POSTGRES_WRITER {
+                // Engines that only speak PostgreSQL's language may not know a setting; they do without it.
+                if let Err(error) = connection.execute(setting).await
+                    && error.as_database_error().is_none()
+                {
+                    return Err(error);
+                }
+            }
+            Ok(())
+        })
+    })
+}

@@ -1,0 +1,356 @@
+//! What a batch of jobs comes to: a pure function of the rows they touch.
+//!
+//! The jobs run one after the other over one [`View`], so a later one sees what an earlier one did, exactly as if
+//! each had been a transaction of its own. What changed is collected and written once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use warifu_core::device;
+use warifu_core::merchant::{DeviceId, MerchantId, RequestId};
+use warifu_core::payment::{Event, State};
+use warifu_core::replay::KsnGuard;
+use warifu_core::token::Token;
+use warifu_hsm::{Fingerprint, SealedPan};
+
+use super::job::{
+    Candidate, Intent, Job, Origin, Outcome, PaymentId, Rejection, StoredCard, StoredPayment, Take, Taken,
+};
+use crate::record::{Kind, Record};
+
+/// A request by its merchant and the merchant's name for it.
+pub(super) type RequestKey = (MerchantId, RequestId);
+
+/// What a batch needs to know: everything its jobs name, as far as it exists.
+#[derive(Clone, Default)]
+pub(super) struct View {
+    pub(super) devices: HashMap<DeviceId, DeviceView>,
+    pub(super) requests: HashMap<RequestKey, RequestView>,
+    /// Tokens of the fingerprints asked for.
+    pub(super) cards: HashMap<(MerchantId, Fingerprint), CardView>,
+    /// Whose the tokens are that were asked for as candidates.
+    pub(super) holders: HashMap<(MerchantId, Token), Fingerprint>,
+    pub(super) payments: HashMap<PaymentId, StoredPayment>,
+}
+
+/// A device, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DeviceView {
+    pub(super) merchant: MerchantId,
+    pub(super) state: device::State,
+    pub(super) window: u8,
+    pub(super) guard: KsnGuard,
+    pub(super) faults: u32,
+}
+
+/// A request that was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RequestView {
+    pub(super) digest: [u8; 32],
+    pub(super) card: StoredCard,
+    pub(super) payment: Option<PaymentId>,
+}
+
+/// A card that has a token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct CardView {
+    pub(super) token: Token,
+    pub(super) masked: warifu_core::card::MaskedPan,
+    pub(super) brand: warifu_core::card::Brand,
+}
+
+/// The keys of everything a batch names.
+#[derive(Debug, Default)]
+pub(super) struct Wanted<'a> {
+    pub(super) devices: BTreeSet<&'a DeviceId>,
+    pub(super) requests: BTreeSet<(&'a MerchantId, &'a RequestId)>,
+    pub(super) fingerprints: BTreeSet<(&'a MerchantId, [u8; 32])>,
+    pub(super) candidates: BTreeSet<(&'a MerchantId, Token)>,
+    pub(super) payments: BTreeSet<PaymentId>,
+}
+
+/// What is to be written, every row once, ordered by key so that no two writers wait for each other.
+#[derive(Default)]
+pub(super) struct Effects {
+    pub(super) devices: Vec<Changed<DeviceId, DeviceView>>,
+    pub(super) tokens: BTreeMap<(MerchantId, Token), NewToken>,
+    pub(super) requests: BTreeMap<RequestKey, NewRequest>,
+    pub(super) new_payments: BTreeMap<PaymentId, NewPaymentRow>,
+    pub(super) moved_payments: Vec<MovedPayment>,
+    /// One line each, in the order of the jobs.
+    pub(super) records: Vec<String>,
+}
+
+/// A row that was one thing and becomes another.
+#[derive(Debug)]
+pub(super) struct Changed<K, V> {
+    pub(super) key: K,
+    pub(super) before: V,
+    pub(super) after: V,
+}
+
+pub(super) struct NewToken {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) card: CardView,
+    pub(super) sealed: SealedPan,
+    pub(super) at_ms: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct NewRequest {
+    pub(super) view: RequestView,
+    pub(super) at_ms: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct NewPaymentRow {
+    pub(super) payment: StoredPayment,
+    pub(super) updated_at_ms: i64,
+}
+
+#[derive(Debug)]
+pub(super) struct MovedPayment {
+    pub(super) id: PaymentId,
+    pub(super) from: State,
+    pub(super) to: State,
+    pub(super) at_ms: i64,
+}
+
+/// What a batch came to.
+pub(super) struct Decision {
+    pub(super) effects: Effects,
+    /// One for each job, in their order.
+    pub(super) answers: Vec<Result<Outcome, Rejection>>,
+}
+
+impl<'a> Wanted<'a> {
+    pub(super) fn by(jobs: impl IntoIterator<Item = &'a Job>) -> Self {
+        let mut wanted = Self::default();
+        for job in jobs {
+            match &job.intent {
+                Intent::Note => {}
+                Intent::Take(take) => wanted.take(take),
+                Intent::Move { payment, .. } => {
+                    wanted.payments.insert(*payment);
+                }
+                Intent::Fault { device, .. } => {
+                    wanted.devices.insert(device);
+                }
+            }
+        }
+        wanted
+    }
+
+    fn take(&mut self, take: &'a Take) {
+        self.devices.insert(&take.device);
+        self.requests.insert((&take.merchant, &take.request));
+        self.fingerprints.insert((&take.merchant, take.fingerprint.0));
+        if let Some(candidate) = &take.candidate {
+            self.candidates.insert((&take.merchant, candidate.token));
+        }
+        if let Some(payment) = &take.payment {
+            self.payments.insert(payment.id);
+        }
+    }
+}
+
+/// Decides a batch. `now_ms` is when a job without records happened.
+pub(super) fn decide<'a>(view: View, jobs: impl IntoIterator<Item = &'a Job>, now_ms: u64) -> Decision {
+    let mut ledger = Ledger::over(view);
+    let answers = jobs.into_iter().map(|job| ledger.run(job, now_ms)).collect();
+    Decision { effects: ledger.close(), answers }
+}
+
+/// The view as the jobs change it, and what they changed.
+struct Ledger {
+    view: View,
+    effects: Effects,
+    devices_before: BTreeMap<DeviceId, DeviceView>,
+    /// State before the batch, and when it last changed.
+    payments_before: BTreeMap<PaymentId, (State, i64)>,
+}
+
+impl Ledger {
+    fn over(view: View) -> Self {
+        Self { view, effects: Effects::default(), devices_before: BTreeMap::new(), payments_before: BTreeMap::new() }
+    }
+
+    fn run(&mut self, job: &Job, now_ms: u64) -> Result<Outcome, Rejection> {
+        // A job happens when its newest record says.
+        let at = job.records.iter().map(|record| record.at_ms).max().unwrap_or(now_ms);
+        let at_ms = i64::try_from(at).unwrap_or(i64::MAX);
+        let answer = match &job.intent {
+            Intent::Note => Ok(Outcome::Noted),
+            Intent::Take(take) => self.take(take, at_ms),
+            Intent::Move { payment, from, to } => self.move_payment(*payment, *from, *to, at_ms),
+            Intent::Fault { device, limit } => self.fault(device, *limit),
+        };
+        self.effects.records.extend(job.records.iter().map(Record::to_line));
+        let own = match &answer {
+            Err(rejection) => Some(about(&job.intent, at, Kind::RequestRefused).because(rejection)),
+            Ok(Outcome::Faulted { suspended: true }) => {
+                Some(about(&job.intent, at, Kind::DeviceQuarantined).because("too many frames were not genuine"))
+            }
+            Ok(_) => None,
+        };
+        self.effects.records.extend(own.as_ref().map(Record::to_line));
+        answer
+    }
+
+    fn take(&mut self, take: &Take, at_ms: i64) -> Result<Outcome, Rejection> {
+        let key = (take.merchant.clone(), take.request.clone());
+        if let Some(known) = self.view.requests.get(&key) {
+            let same = known.digest == take.digest;
+            return if same { Ok(Outcome::Repeated(self.taken(known))) } else { Err(Rejection::RequestReused) };
+        }
+        let device = self.view.devices.get(&take.device).filter(|device| device.merchant == take.merchant);
+        let device = device.ok_or(Rejection::DeviceUnknown)?;
+        if device.state != device::State::Active {
+            return Err(Rejection::DeviceNotActive);
+        }
+        let guard = device.guard.admit(take.counter, device.window).map_err(|_| Rejection::Replayed)?;
+        if take.payment.as_ref().is_some_and(|payment| self.view.payments.contains_key(&payment.id)) {
+            return Err(Rejection::WrongState);
+        }
+        let card = self.card(take)?;
+        // Nothing can be refused any more: from here on everything happens.
+        let after = DeviceView { guard, faults: 0, ..device.clone() };
+        self.change_device(&take.device, after);
+        let card = match card {
+            Card::Known(card) => card,
+            Card::New(candidate) => self.issue(take, candidate, at_ms),
+        };
+        let card = stored_card(card, &take.origin);
+        let payment = take.payment.as_ref().map(|new| StoredPayment {
+            id: new.id,
+            merchant: take.merchant.clone(),
+            order: new.order.clone(),
+            amount: new.amount,
+            channel: new.channel,
+            state: State::Sent,
+            card: card.clone(),
+            created_at_ms: at_ms,
+        });
+        let view = RequestView { digest: take.digest, card: card.clone(), payment: payment.as_ref().map(|new| new.id) };
+        self.view.requests.insert(key.clone(), view.clone());
+        self.effects.requests.insert(key, NewRequest { view, at_ms });
+        if let Some(payment) = &payment {
+            self.view.payments.insert(payment.id, payment.clone());
+            let row = NewPaymentRow { payment: payment.clone(), updated_at_ms: at_ms };
+            self.effects.new_payments.insert(payment.id, row);
+        }
+        Ok(Outcome::Taken(Taken { card, payment }))
+    }
+
+    /// Which token the card has, or may have.
+    fn card<'a>(&self, take: &'a Take) -> Result<Card<'a>, Rejection> {
+        if let Some(card) = self.view.cards.get(&(take.merchant.clone(), take.fingerprint)) {
+            return Ok(Card::Known(card.clone()));
+        }
+        let candidate = take.candidate.as_ref().ok_or(Rejection::TokenWanted)?;
+        match self.view.holders.contains_key(&(take.merchant.clone(), candidate.token)) {
+            true => Err(Rejection::TokenCollision),
+            false => Ok(Card::New(candidate)),
+        }
+    }
+
+    fn issue(&mut self, take: &Take, candidate: &Candidate, at_ms: i64) -> CardView {
+        let Candidate { token, sealed, masked, brand } = candidate;
+        let card = CardView { token: *token, masked: *masked, brand: *brand };
+        self.view.cards.insert((take.merchant.clone(), take.fingerprint), card.clone());
+        self.view.holders.insert((take.merchant.clone(), *token), take.fingerprint);
+        let sealed = sealed.clone();
+        let row = NewToken { fingerprint: take.fingerprint, card: card.clone(), sealed, at_ms };
+        self.effects.tokens.insert((take.merchant.clone(), *token), row);
+        card
+    }
+
+    fn taken(&self, request: &RequestView) -> Taken {
+        let payment = request.payment.and_then(|id| self.view.payments.get(&id)).cloned();
+        Taken { card: request.card.clone(), payment }
+    }
+
+    fn move_payment(&mut self, id: PaymentId, from: State, to: State, at_ms: i64) -> Result<Outcome, Rejection> {
+        let payment = self.view.payments.get_mut(&id).filter(|payment| payment.state == from);
+        let payment = payment.ok_or(Rejection::WrongState)?;
+        if from.apply(event_to(to)) != Ok(to) {
+            return Err(Rejection::WrongState);
+        }
+        payment.state = to;
+        match self.effects.new_payments.get_mut(&id) {
+            Some(row) => {
+                row.payment.state = to;
+                row.updated_at_ms = at_ms;
+            }
+            None => self.payments_before.entry(id).or_insert((from, at_ms)).1 = at_ms,
+        }
+        Ok(Outcome::Moved)
+    }
+
+    fn fault(&mut self, id: &DeviceId, limit: Option<u32>) -> Result<Outcome, Rejection> {
+        let device = self.view.devices.get(id).ok_or(Rejection::DeviceUnknown)?;
+        let faults = device.faults.saturating_add(1);
+        let suspended = device.state == device::State::Active && limit.is_some_and(|limit| faults >= limit);
+        let state = if suspended { device::State::Suspended } else { device.state };
+        let after = DeviceView { faults, state, ..device.clone() };
+        self.change_device(id, after);
+        Ok(Outcome::Faulted { suspended })
+    }
+
+    fn change_device(&mut self, id: &DeviceId, after: DeviceView) {
+        if let Some(before) = self.view.devices.insert(id.clone(), after) {
+            self.devices_before.entry(id.clone()).or_insert(before);
+        }
+    }
+
+    fn close(mut self) -> Effects {
+        for (key, before) in self.devices_before {
+            // Only devices of the view are ever changed.
+            if let Some(after) = self.view.devices.remove(&key) {
+                self.effects.devices.push(Changed { key, before, after });
+            }
+        }
+        for (id, (from, at_ms)) in self.payments_before {
+            if let Some(payment) = self.view.payments.get(&id) {
+                self.effects.moved_payments.push(MovedPayment { id, from, to: payment.state, at_ms });
+            }
+        }
+        self.effects
+    }
+}
+
+enum Card<'a> {
+    Known(CardView),
+    New(&'a Candidate),
+}
+
+pub(super) fn stored_card(card: CardView, origin: &Origin) -> StoredCard {
+    StoredCard { token: card.token, masked: card.masked, brand: card.brand, origin: origin.clone() }
+}
+
+/// The event that leads to a state: each has one.
+const fn event_to(to: State) -> Event {
+    match to {
+        State::Sent => Event::SentAgain,
+        State::Authorized(code) => Event::Approved(code),
+        State::Declined(code) => Event::Declined(code),
+        State::Unknown => Event::Silent,
+        State::Reversed => Event::ReversalAccepted,
+    }
+}
+
+/// A record of the writer's own about a job.
+fn about(intent: &Intent, at_ms: u64, kind: Kind) -> Record {
+    let mut record = Record::new(at_ms, kind);
+    match intent {
+        Intent::Note => {}
+        Intent::Take(take) => {
+            record.merchant = Some(take.merchant.to_string());
+            record.request = Some(take.request.to_string());
+            record.device = Some(take.device.to_string());
+            record.payment = take.payment.as_ref().map(|payment| payment.id.to_string());
+        }
+        Intent::Move { payment, .. } => record.payment = Some(payment.to_string()),
+        Intent::Fault { device, .. } => record.device = Some(device.to_string()),
+    }
+    record
+}

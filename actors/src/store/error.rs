@@ -1,0 +1,213 @@
+//! What can go wrong in the data store. No text of the driver is passed on: drivers repeat values.
+
+use std::fmt;
+
+use sea_orm::{DbErr, RuntimeErr, sqlx};
+use warifu_core::device::IllegalMove;
+
+/// Why the data store could not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The writer's queue is full.
+    #[error("too many jobs are waiting for the data store")]
+    Busy,
+    /// The database is away, full, locked or read-only. What was asked may have happened or not: ask again.
+    #[error("the data store cannot be used")]
+    Unavailable {
+        /// What the database said.
+        #[source]
+        source: Cause,
+    },
+    /// The database works and refused what was asked of it, once and again.
+    #[error("the database refuses what the server asks of it")]
+    Refused {
+        /// What the database said.
+        #[source]
+        source: Cause,
+    },
+    /// A row holds what no version of this server writes.
+    #[error("the data store holds an impossible value in {0}")]
+    Corrupt(&'static str),
+    /// Another process writes the same audit log: two servers were given one instance name.
+    #[error("another process has taken over this server's audit log; every server needs an instance name of its own")]
+    LogTaken,
+    /// The writer has stopped.
+    #[error("the writer of the data store has stopped")]
+    Stopped,
+    /// The registry has it already.
+    #[error("the {0} is registered already")]
+    Exists(&'static str),
+    /// The registry does not have it.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// The life of a device has no such move.
+    #[error(transparent)]
+    IllegalMove(#[from] IllegalMove),
+    /// A place that cannot be used as a data store.
+    #[error("the data store cannot be at this address: {0}")]
+    Address(&'static str),
+}
+
+/// What a database said, in our words, with its own code where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    what: &'static str,
+    code: Option<Box<str>>,
+}
+
+/// What to do about an error.
+#[derive(Clone, Debug)]
+pub(super) enum Failure {
+    /// Another transaction was faster: everything again from the start can succeed.
+    Race(Cause),
+    /// The database cannot be used at the moment, whatever is asked.
+    Outage(Cause),
+    /// The database refused exactly this.
+    Refusal(Cause),
+    /// A row is impossible.
+    Corrupt(&'static str),
+    /// The log belongs to another process now.
+    LogTaken,
+}
+
+const BROKEN: &str = "the connection to the database broke";
+const UNIQUE_KEY: &str = "a unique key exists already";
+
+impl Cause {
+    pub(super) const fn new(what: &'static str) -> Self {
+        Self { what, code: None }
+    }
+
+    fn coded(what: &'static str, code: &str) -> Self {
+        // SQLSTATEs are five letters and digits, SQLite's codes are numbers: neither can carry a value.
+        let plain = code.len() <= 5 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        Self { what, code: plain.then(|| code.into()) }
+    }
+
+    pub(super) fn is_broken_connection(&self) -> bool {
+        self.what == BROKEN
+    }
+
+    pub(super) fn is_unique_key(&self) -> bool {
+        self.what == UNIQUE_KEY
+    }
+
+    /// The SQLSTATE of PostgreSQL or the extended result code of SQLite.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.code {
+            Some(code) => write!(f, "{} (code {code})", self.what),
+            None => f.write_str(self.what),
+        }
+    }
+}
+
+impl std::error::Error for Cause {}
+
+impl Failure {
+    /// For metrics.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Race(_) => "race",
+            Self::Outage(_) => "outage",
+            Self::Refusal(_) => "refusal",
+            Self::Corrupt(_) => "corrupt",
+            Self::LogTaken => "log-taken",
+        }
+    }
+
+    fn postgres(code: &str) -> Self {
+        match code {
+            "23505" => Self::Race(Cause::coded(UNIQUE_KEY, code)),
+            "40001" | "40P01" => Self::Race(Cause::coded("two transactions were in each other's way", code)),
+            "57014" | "55P03" => Self::Outage(Cause::coded("the database did not answer in time", code)),
+            "25006" => Self::Outage(Cause::coded("the database is read-only", code)),
+            _ if code.starts_with("53") => Self::Outage(Cause::coded("the database has run out of something", code)),
+            _ if ["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
+                Self::Outage(Cause::coded("the database is not well", code))
+            }
+            _ => Self::Refusal(Cause::coded("the database refused a statement", code)),
+        }
+    }
+
+    fn sqlite(code: &str) -> Self {
+        let extended: u32 = code.parse().unwrap_or_default();
+        match (extended & 0xFF, extended) {
+            (_, 1555 | 2067) => Self::Race(Cause::coded(UNIQUE_KEY, code)),
+            (5 | 6, _) => Self::Outage(Cause::coded("the database is locked by another process", code)),
+            (8, _) => Self::Outage(Cause::coded("the database is read-only", code)),
+            (13, _) => Self::Outage(Cause::coded("the disk is full", code)),
+            (10 | 11 | 14 | 26, _) => Self::Outage(Cause::coded("the database file cannot be used", code)),
+            _ => Self::Refusal(Cause::coded("the database refused a statement", code)),
+        }
+    }
+
+    fn driver(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::Database(said) => {
+                let code = said.code().unwrap_or_default();
+                if said.try_downcast_ref::<sqlx::sqlite::SqliteError>().is_some() {
+                    Self::sqlite(&code)
+                } else {
+                    Self::postgres(&code)
+                }
+            }
+            sqlx::Error::PoolTimedOut => Self::Outage(Cause::new("no connection to the database in time")),
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Self::Outage(Cause::new(BROKEN)),
+            sqlx::Error::Configuration(_) => Self::Outage(Cause::new("the database address is not understood")),
+            sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
+                Self::Corrupt("a column")
+            }
+            _ => Self::Outage(Cause::new("the database driver failed")),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Race(cause) | Self::Outage(cause) | Self::Refusal(cause) => cause.fmt(f),
+            Self::Corrupt(what) => write!(f, "an impossible value in {what}"),
+            Self::LogTaken => f.write_str("another process has taken over the audit log"),
+        }
+    }
+}
+
+impl From<DbErr> for Failure {
+    fn from(error: DbErr) -> Self {
+        match error {
+            DbErr::Exec(RuntimeErr::SqlxError(error))
+            | DbErr::Query(RuntimeErr::SqlxError(error))
+            | DbErr::Conn(RuntimeErr::SqlxError(error)) => Self::driver(&error),
+            DbErr::ConnectionAcquire(_) => Self::Outage(Cause::new("no connection to the database in time")),
+            DbErr::Type(_) | DbErr::TryIntoErr { .. } => Self::Corrupt("a column"),
+            DbErr::Migration(_) | DbErr::Custom(_) => {
+                Self::Refusal(Cause::new("the schema does not belong to this version of the server"))
+            }
+            _ => Self::Outage(Cause::new("the database driver failed")),
+        }
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            // Whoever gives up on a race leaves it to the caller's next try.
+            Failure::Race(source) | Failure::Outage(source) => Self::Unavailable { source },
+            Failure::Refusal(source) => Self::Refused { source },
+            Failure::Corrupt(what) => Self::Corrupt(what),
+            Failure::LogTaken => Self::LogTaken,
+        }
+    }
+}
+
+impl From<DbErr> for StoreError {
+    fn from(error: DbErr) -> Self {
+        Failure::from(error).into()
+    }
+}

@@ -1,0 +1,86 @@
+//! Merchants, each with the wrapped key of its vault.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::{ActiveValue::Set, QueryOrder};
+use warifu_core::merchant::MerchantId;
+use warifu_core::token::LastFour;
+use warifu_hsm::WrappedVaultKey;
+
+use super::error::{Failure, StoreError};
+use super::{Store, words};
+
+/// A merchant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MerchantRecord {
+    /// Its id.
+    pub id: MerchantId,
+    /// How people call it.
+    pub name: String,
+    /// Whether its tokens end as its cards do.
+    pub last_four: LastFour,
+    /// The key of its vault, wrapped.
+    pub vault_key: WrappedVaultKey,
+    /// When it was registered, in milliseconds since 1970 UTC.
+    pub created_at_ms: i64,
+}
+
+mod row {
+    #![allow(unreachable_pub, missing_docs, reason = "sea-orm derives public items")]
+    use super::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, PartialEq, Eq, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "merchant")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: String,
+        pub name: String,
+        pub last_four: String,
+        pub wrapped_vault_key: Vec<u8>,
+        pub created_at_ms: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl Store {
+    /// One merchant.
+    pub async fn merchant(&self, id: &MerchantId) -> Result<Option<MerchantRecord>, StoreError> {
+        let row = row::Entity::find_by_id(id.as_str()).one(self.reading()).await?;
+        Ok(row.map(MerchantRecord::of).transpose()?)
+    }
+
+    /// Every merchant, by id.
+    pub async fn merchants(&self) -> Result<Vec<MerchantRecord>, StoreError> {
+        let rows = row::Entity::find().order_by_asc(row::Column::Id).all(self.reading()).await?;
+        Ok(rows.into_iter().map(MerchantRecord::of).collect::<Result<_, _>>()?)
+    }
+}
+
+pub(super) async fn exists(db: &impl ConnectionTrait, id: &MerchantId) -> Result<bool, Failure> {
+    Ok(row::Entity::find_by_id(id.as_str()).one(db).await?.is_some())
+}
+
+pub(super) async fn insert(db: &impl ConnectionTrait, merchant: &MerchantRecord) -> Result<(), Failure> {
+    let row = row::ActiveModel {
+        id: Set(merchant.id.to_string()),
+        name: Set(merchant.name.clone()),
+        last_four: Set(words::last_four_name(merchant.last_four).to_owned()),
+        wrapped_vault_key: Set(merchant.vault_key.0.clone()),
+        created_at_ms: Set(merchant.created_at_ms),
+    };
+    row::Entity::insert(row).exec_without_returning(db).await?;
+    Ok(())
+}
+
+impl MerchantRecord {
+    fn of(row: row::Model) -> Result<Self, Failure> {
+        Ok(Self {
+            id: MerchantId::parse(&row.id).map_err(|_| Failure::Corrupt("merchant.id"))?,
+            name: row.name,
+            last_four: words::last_four(&row.last_four).ok_or(Failure::Corrupt("merchant.last_four"))?,
+            vault_key: WrappedVaultKey(row.wrapped_vault_key),
+            created_at_ms: row.created_at_ms,
+        })
+    }
+}

@@ -1,0 +1,267 @@
+//! Payments: what was asked of the acquirer, and where it stands.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::{DatabaseTransaction, DbBackend, FromQueryResult, QueryOrder, QuerySelect};
+use warifu_core::merchant::{DeviceId, MerchantId, OrderNumber};
+use warifu_core::money::{Currency, Money};
+use warifu_core::payment::{ApprovalCode, Channel, ResponseCode, State};
+use warifu_hsm::DecryptionMode;
+
+use super::audit::LogId;
+use super::bulk::{self, Kind, Rows, Write};
+use super::decide::{MovedPayment, NewPaymentRow, stored_card};
+use super::error::{Failure, StoreError};
+use super::job::{Origin, PaymentId, StoredPayment};
+use super::{Store, token, words};
+
+pub(super) mod row {
+    #![allow(unreachable_pub, missing_docs, reason = "sea-orm derives public items")]
+    use super::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, PartialEq, Eq, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "payment")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub id: Uuid,
+        pub merchant_id: String,
+        pub order_number: String,
+        pub amount_minor: i64,
+        pub currency: String,
+        pub channel: String,
+        pub token: String,
+        pub masked_pan: String,
+        pub brand: String,
+        pub device: String,
+        pub entry: String,
+        pub scheme: String,
+        pub mode: String,
+        pub state: String,
+        pub approval_code: Option<String>,
+        pub response_code: Option<String>,
+        pub instance: String,
+        pub created_at_ms: i64,
+        pub updated_at_ms: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl Store {
+    /// One payment.
+    pub async fn payment(&self, id: PaymentId) -> Result<Option<StoredPayment>, StoreError> {
+        let row = row::Entity::find_by_id(id.0).one(self.reading()).await?;
+        Ok(row.map(StoredPayment::of).transpose()?)
+    }
+
+    /// The payments of an order, oldest first.
+    pub async fn payments_by_order(
+        &self,
+        merchant: &MerchantId,
+        order: &OrderNumber,
+    ) -> Result<Vec<StoredPayment>, StoreError> {
+        let rows = row::Entity::find()
+            .filter(row::Column::MerchantId.eq(merchant.as_str()))
+            .filter(row::Column::OrderNumber.eq(order.as_str()))
+            .order_by_asc(row::Column::Id)
+            .all(self.reading())
+            .await?;
+        stored(rows)
+    }
+
+    /// A page of a merchant's payments, oldest first: at most `limit` of those after `after`.
+    pub async fn payments(
+        &self,
+        merchant: &MerchantId,
+        after: Option<PaymentId>,
+        limit: u64,
+    ) -> Result<Vec<StoredPayment>, StoreError> {
+        let mut page = row::Entity::find().filter(row::Column::MerchantId.eq(merchant.as_str()));
+        if let Some(after) = after {
+            page = page.filter(row::Column::Id.gt(after.0));
+        }
+        stored(page.order_by_asc(row::Column::Id).limit(limit).all(self.reading()).await?)
+    }
+
+    /// What a server left open: its payments that are sent or unknown, oldest first.
+    pub async fn open_payments(&self, instance: &LogId) -> Result<Vec<StoredPayment>, StoreError> {
+        // The words stand in the statement, not beside it, so that the partial index over them serves it.
+        let rows = row::Entity::find()
+            .filter(row::Column::Instance.eq(instance.as_str()))
+            .filter(Expr::cust("state IN ('sent', 'unknown')"))
+            .order_by_asc(row::Column::Id)
+            .all(self.reading())
+            .await?;
+        stored(rows)
+    }
+}
+
+fn stored(rows: Vec<row::Model>) -> Result<Vec<StoredPayment>, StoreError> {
+    Ok(rows.into_iter().map(StoredPayment::of).collect::<Result<_, _>>()?)
+}
+
+/// Reads the payments of a batch and locks their rows until its end, in the order of their ids.
+pub(super) async fn read_locked(
+    txn: &DatabaseTransaction,
+    ids: impl Iterator<Item = PaymentId>,
+) -> Result<Vec<StoredPayment>, Failure> {
+    let tail = match txn.get_database_backend() {
+        DbBackend::Sqlite => "CROSS JOIN payment AS p WHERE p.id = v.id",
+        _ => "CROSS JOIN payment AS p WHERE p.id = v.id ORDER BY p.id FOR UPDATE OF p",
+    };
+    find(txn, ids, tail).await
+}
+
+/// Reads payments only to tell of them.
+pub(super) async fn read(
+    txn: &DatabaseTransaction,
+    ids: impl Iterator<Item = PaymentId>,
+) -> Result<Vec<StoredPayment>, Failure> {
+    find(txn, ids, "CROSS JOIN payment AS p WHERE p.id = v.id").await
+}
+
+async fn find(
+    txn: &DatabaseTransaction,
+    ids: impl Iterator<Item = PaymentId>,
+    tail: &str,
+) -> Result<Vec<StoredPayment>, Failure> {
+    let mut rows = Rows::new(&[("id", Kind::Uuid)]);
+    ids.for_each(|id| rows.push([id.0.into()]));
+    let rows = bulk::read(txn, "SELECT p.* FROM", rows, tail).await?;
+    rows.iter().map(|row| StoredPayment::of(row::Model::from_query_result(row, "")?)).collect()
+}
+
+pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a NewPaymentRow>, instance: &LogId) -> Write {
+    let mut rows = Rows::new(&[
+        ("id", Kind::Uuid),
+        ("merchant_id", Kind::Text),
+        ("order_number", Kind::Text),
+        ("amount_minor", Kind::Int),
+        ("currency", Kind::Text),
+        ("channel", Kind::Text),
+        ("token", Kind::Text),
+        ("masked_pan", Kind::Text),
+        ("brand", Kind::Text),
+        ("device", Kind::Text),
+        ("entry", Kind::Text),
+        ("scheme", Kind::Text),
+        ("mode", Kind::Text),
+        ("state", Kind::Text),
+        ("approval_code", Kind::TextOrNull),
+        ("response_code", Kind::TextOrNull),
+        ("instance", Kind::Text),
+        ("created_at_ms", Kind::Int),
+        ("updated_at_ms", Kind::Int),
+    ]);
+    for NewPaymentRow { payment, updated_at_ms } in payments {
+        let card = &payment.card;
+        let (approval, response) = codes(&payment.state);
+        rows.push([
+            payment.id.0.into(),
+            payment.merchant.as_str().into(),
+            payment.order.as_str().into(),
+            payment.amount.minor().into(),
+            payment.amount.currency().code().into(),
+            payment.channel.name().into(),
+            card.token.as_str().into(),
+            card.masked.as_str().into(),
+            card.brand.name().into(),
+            card.origin.device.as_str().into(),
+            card.origin.entry.name().into(),
+            words::scheme_name(card.origin.scheme).into(),
+            card.origin.mode.name().into(),
+            payment.state.name().into(),
+            approval.into(),
+            response.into(),
+            instance.as_str().into(),
+            payment.created_at_ms.into(),
+            (*updated_at_ms).into(),
+        ]);
+    }
+    Write::new(
+        "INSERT INTO payment (id, merchant_id, order_number, amount_minor, currency, channel, token, masked_pan, \
+         brand, device, entry, scheme, mode, state, approval_code, response_code, instance, created_at_ms, \
+         updated_at_ms) SELECT id, merchant_id, order_number, amount_minor, currency, channel, token, masked_pan, \
+         brand, device, entry, scheme, mode, state, approval_code, response_code, instance, created_at_ms, \
+         updated_at_ms FROM",
+        rows,
+        "",
+    )
+}
+
+/// Writes where payments moved, each only if it still is where the batch found it.
+pub(super) fn update(moved: &[MovedPayment]) -> Write {
+    let mut rows = Rows::new(&[
+        ("id", Kind::Uuid),
+        ("state", Kind::Text),
+        ("approval_code", Kind::TextOrNull),
+        ("response_code", Kind::TextOrNull),
+        ("updated_at_ms", Kind::Int),
+        ("old_state", Kind::Text),
+    ]);
+    for MovedPayment { id, from, to, at_ms } in moved {
+        let (approval, response) = codes(to);
+        rows.push([
+            id.0.into(),
+            to.name().into(),
+            approval.into(),
+            response.into(),
+            (*at_ms).into(),
+            from.name().into(),
+        ]);
+    }
+    Write::new(
+        "UPDATE payment SET state = v.state, approval_code = v.approval_code, response_code = v.response_code, \
+         updated_at_ms = v.updated_at_ms FROM",
+        rows,
+        "WHERE payment.id = v.id AND payment.state = v.old_state",
+    )
+}
+
+/// Approval and response code of a state, empty where it has none.
+fn codes(state: &State) -> (&str, &str) {
+    match state {
+        State::Authorized(code) => (code.as_str(), ""),
+        State::Declined(code) => ("", code.as_str()),
+        State::Sent | State::Unknown | State::Reversed => ("", ""),
+    }
+}
+
+fn state(name: &str, approval: Option<&str>, response: Option<&str>) -> Option<State> {
+    Some(match (name, approval, response) {
+        ("sent", None, None) => State::Sent,
+        ("unknown", None, None) => State::Unknown,
+        ("reversed", None, None) => State::Reversed,
+        ("authorized", Some(code), None) => State::Authorized(ApprovalCode::parse(code).ok()?),
+        ("declined", None, Some(code)) => State::Declined(ResponseCode::parse(code).ok()?),
+        _ => return None,
+    })
+}
+
+/// Reads how a card came in, as requests and payments both keep it.
+pub(super) fn origin(device: &str, entry: &str, scheme: &str, mode: &str) -> Result<Origin, Failure> {
+    Ok(Origin {
+        device: DeviceId::parse(device).map_err(|_| Failure::Corrupt("a device id"))?,
+        entry: words::entry(entry).ok_or(Failure::Corrupt("a card entry"))?,
+        scheme: words::scheme(scheme).ok_or(Failure::Corrupt("a scheme"))?,
+        mode: DecryptionMode::from_name(mode).ok_or(Failure::Corrupt("a decryption mode"))?,
+    })
+}
+
+impl StoredPayment {
+    fn of(row: row::Model) -> Result<Self, Failure> {
+        let currency = Currency::parse(&row.currency).map_err(|_| Failure::Corrupt("payment.currency"))?;
+        let origin = origin(&row.device, &row.entry, &row.scheme, &row.mode)?;
+        let state = state(&row.state, row.approval_code.as_deref(), row.response_code.as_deref());
+        Ok(Self {
+            id: PaymentId(row.id),
+            merchant: MerchantId::parse(&row.merchant_id).map_err(|_| Failure::Corrupt("payment.merchant_id"))?,
+            order: OrderNumber::parse(&row.order_number).map_err(|_| Failure::Corrupt("payment.order_number"))?,
+            amount: Money::new(row.amount_minor, currency).map_err(|_| Failure::Corrupt("payment.amount_minor"))?,
+            channel: Channel::from_name(&row.channel).ok_or(Failure::Corrupt("payment.channel"))?,
+            state: state.ok_or(Failure::Corrupt("payment.state"))?,
+            card: stored_card(token::card(&row.token, &row.masked_pan, &row.brand)?, &origin),
+            created_at_ms: row.created_at_ms,
+        })
+    }
+}
