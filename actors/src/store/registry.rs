@@ -116,6 +116,11 @@ impl Registry {
         .await
     }
 
+    /// Writes a record of something that changed nothing here, such as a use of the HSM by an operator's command.
+    pub async fn note(&self, record: &Record) -> Result<(), StoreError> {
+        self.change(record, "record", async |_| Ok(())).await
+    }
+
     /// One change and its record, in one transaction; again when another process was faster.
     async fn change<F>(&self, record: &Record, what: &'static str, change: F) -> Result<(), StoreError>
     where
