@@ -1,0 +1,73 @@
+//! A frame opened on SoftHSM: what each decryption mode costs, with the device's tree kept and without.
+//!
+//! SoftHSM is a test tool; what carries over to another module is the number of calls, which is printed first.
+
+#[path = "../hsm/tests/support/mod.rs"]
+mod support;
+
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use support::device::Device;
+use support::slot;
+use warifu_core::frame::SealedFrame;
+use warifu_hsm::pkcs11::{Slot, SlotConfig};
+use warifu_hsm::{BdkSpec, Hsm};
+
+/// Eight one-bits, about what a random legal counter has.
+const FAR_COUNTER: u32 = 0x0001_5555;
+
+fn consecutive(spec: &BdkSpec) -> impl FnMut() -> SealedFrame + use<> {
+    let device = Device::new(spec, 1);
+    let scheme = spec.scheme;
+    let mut counter = 0;
+    move || {
+        // A bench may outlive the million counters of one TDES device: start again.
+        counter = scheme.next_counter(counter).map_or(1, |next| next.get());
+        device.frame(counter)
+    }
+}
+
+fn measure(c: &mut Criterion, slot: &Slot, kept: &str, frames: impl Fn(&BdkSpec) -> Box<dyn FnMut() -> SealedFrame>) {
+    let mut group = c.benchmark_group(format!("SoftHSM: open a frame, {kept}"));
+    group.throughput(Throughput::Elements(1));
+    for spec in slot::specs() {
+        let mut hsm = slot.session(std::slice::from_ref(&spec)).expect("the slot is open");
+        let mut next = frames(&spec);
+        // The first frames fill the cache.
+        for _ in 0..3 {
+            hsm.open(&spec.id, &next()).expect("a good frame");
+        }
+        hsm.take_calls();
+        for _ in 0..64 {
+            hsm.open(&spec.id, &next()).expect("a good frame");
+        }
+        println!("{}, {kept}, 64 frames: {}", spec.id, hsm.take_calls());
+        group.bench_function(spec.id.as_str(), |b| {
+            b.iter_batched_ref(
+                &mut next,
+                |frame| hsm.open(&spec.id, frame).expect("a good frame"),
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+fn open_a_frame(c: &mut Criterion) {
+    let slot = slot::shared();
+    measure(c, &slot, "tree kept, consecutive counters", |spec| Box::new(consecutive(spec)));
+    drop(slot);
+    let keeps_nothing = SlotConfig { cache_nodes: 1, ..slot::config(slot::SHARED) };
+    let slot = Slot::open(keeps_nothing).expect("the slot opens again");
+    measure(c, &slot, "nothing kept, 8 one-bits", |spec| {
+        let devices = [Device::new(spec, 1), Device::new(spec, 2)];
+        let mut turn = 0usize;
+        // Two devices in turn: not even the initial key stays.
+        Box::new(move || {
+            turn += 1;
+            devices[turn % 2].frame(FAR_COUNTER)
+        })
+    });
+}
+
+criterion_group!(benches, open_a_frame);
+criterion_main!(benches);
