@@ -10,7 +10,7 @@ use warifu_core::frame::Entry;
 
 use crate::card::Card;
 use crate::dukpt::{DukptError, Originator, aes, tdes};
-use crate::format::idtech::{self, Address, ExpiryMask, Form};
+use crate::format::idtech::{self, Address, ChipNotice, ExpiryMask, Form};
 use crate::format::{Format, FormatError, magtek, native};
 use crate::keypad;
 use crate::reader::{Day, Stripe, chip_account_data};
@@ -129,7 +129,7 @@ fn tdes_output(
     card: &Card,
 ) -> Result<Vec<u8>, FormatError> {
     let form = if format == Format::IdTechKeyboard { Form::Keyboard } else { Form::Binary };
-    let idtech = idtech::Settings { serial, form, expiry: ExpiryMask::Masked };
+    let idtech = idtech::Settings { serial, form, expiry: ExpiryMask::Masked, chip: ChipNotice::Given };
     match (format, entry) {
         (Format::Native, _) => {
             let counter = transaction.ksn().raw_counter();

@@ -40,6 +40,15 @@ pub enum ExpiryMask {
     Clear,
 }
 
+/// Whether field 8 tells of a chip on the card (service code 2xx or 6xx).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChipNotice {
+    /// As Augusta and VP3350 do.
+    Given,
+    /// As older readers do, whose bit 5 is reserved.
+    Reserved,
+}
+
 /// How a reader is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -49,6 +58,8 @@ pub struct Settings {
     pub form: Form,
     /// What its masked tracks show.
     pub expiry: ExpiryMask,
+    /// What it says of chips.
+    pub chip: ChipNotice,
 }
 
 /// What a keypad asks for besides the card: the numbers of the street and the postal code, for address checks.
@@ -67,7 +78,8 @@ pub fn enhanced(transaction: &Transaction<'_>, stripe: &Stripe, settings: &Setti
     let (one, two) = (stripe.track1(), stripe.track2());
     let present = present(one) | present(two) << 1;
     data.bytes(&[0x80, 0x07 | present << 3, read_len(one)?, read_len(two)?, 0]);
-    data.bytes(&[0x80 | chip_bit(two) | present, 0x80 | present << 3 | present]);
+    let chip = if settings.chip == ChipNotice::Given { chip_bit(two) } else { 0 };
+    data.bytes(&[0x80 | chip | present, 0x80 | present << 3 | present]);
     data.masked(&masked1(one, settings.expiry));
     data.masked(&masked2(two, settings.expiry));
     data.bytes(&sealed(&[one], &key));
