@@ -54,3 +54,8 @@ pub use warifu_core::device::{Format, State as DeviceState};
 pub use warifu_core::payment::Channel;
 pub use warifu_core::refusal::{Fixer, Refusal, Retry};
 pub use warifu_core::token::Token;
+
+/// The README's example is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
