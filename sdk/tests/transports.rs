@@ -92,9 +92,8 @@ async fn a_serial_device_is_read_raw_and_whole_until_it_is_unplugged() {
     assert_eq!(device.name(), format!("serial:{path}@115200"));
     // Ends with the controller closed.
     plays_every_trick(tokio::fs::File::from_std(controller), &mut device).await;
-    let gone = async {
-        while !matches!(device.collect(Duration::from_millis(5)).await, Err(DeviceError::Gone { .. })) {}
-    };
+    let gone =
+        async { while !matches!(device.collect(Duration::from_millis(5)).await, Err(DeviceError::Gone { .. })) {} };
     tokio::time::timeout(SOON, gone).await.expect("the loss is noticed");
 }
 
