@@ -63,7 +63,7 @@ impl<W: Write> Console<W> {
         let mut line = Line::default();
         loop {
             let command = match source.read(&mut line)? {
-                Read::End => return Ok(Ending::Delivered),
+                Read::End => return Ok(source.ending()),
                 Read::TooLong => Err(Refusal::LineTooLong),
                 Read::Line => Command::parse(line.typed()).map_err(Refusal::from),
             };

@@ -16,7 +16,7 @@ pub mod fault;
 pub mod format;
 pub mod keypad;
 pub mod reader;
-mod scrub;
+pub mod scrub;
 pub mod sealing;
 pub mod state;
 pub mod typing;

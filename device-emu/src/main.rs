@@ -18,6 +18,7 @@ use warifu_device_emu::console::{Answers, Console};
 use warifu_device_emu::device::Device;
 use warifu_device_emu::dukpt::{Originator, aes, tdes};
 use warifu_device_emu::format::Format;
+use warifu_device_emu::scrub::scrubbed;
 use warifu_device_emu::state::StateFile;
 use warifu_device_emu::typing::{Prompt, Silenced, Source};
 use warifu_device_emu::wire::{Ending, Listen, Wire};
@@ -94,7 +95,7 @@ impl Cli {
     fn run(self) -> anyhow::Result<()> {
         // A core dump would hold keys.
         setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
-        let device = self.device()?;
+        let device = scrubbed(|| self.device())?;
         let (mut source, silenced) = self.source()?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let outcome = runtime.block_on(async {

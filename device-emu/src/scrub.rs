@@ -9,7 +9,7 @@ const DEPTH: usize = 128 * 1024;
 ///
 /// Wiping a buffer does not reach the copies that moves, spilled registers and a cipher's own variables leave in
 /// dead stack frames. The next call at the same depth lies over them, so it is made large and filled with zeros.
-pub(crate) fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
+pub fn scrubbed<R>(work: impl FnOnce() -> R) -> R {
     let result = apart(work);
     overwrite();
     result

@@ -10,6 +10,8 @@ use rustix::io::Errno;
 use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroize;
 
+use crate::wire::Ending;
+
 /// Longest line: room for any reader's output in hex.
 const LONGEST: usize = 16 * 1024;
 
@@ -87,6 +89,15 @@ impl Line {
 }
 
 impl Source {
+    /// How the device is to end when no more lines come: somebody at a terminal has seen what was delivered, and
+    /// wants to leave.
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Plain(_) => Ending::Delivered,
+            Self::Terminal(..) => Ending::Soon,
+        }
+    }
+
     /// Reads the next line.
     pub fn read(&mut self, line: &mut Line) -> io::Result<Read> {
         line.wipe();
@@ -151,7 +162,7 @@ impl Prompt {
     }
 
     fn ended(&self, how: Read) -> io::Result<Read> {
-        self.show(b"\r\n")?;
+        self.show(b"\n")?;
         Ok(how)
     }
 

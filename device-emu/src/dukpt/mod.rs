@@ -7,7 +7,7 @@
 //! Architecture invariant: nothing here is shared with the host's half. The two are written apart, so that each
 //! checks the other.
 
-use warifu_core::key::KeyBytes;
+use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::{Ksn, Scheme};
 use zeroize::Zeroize;
 
@@ -55,14 +55,14 @@ impl Registers {
 
     /// A device as it was saved: the keys of the registers that are `Some`, and the counter it uses next.
     pub(crate) fn restore(saved: Vec<Option<KeyBytes>>, next: Option<u32>, max_ones: u32) -> Result<Self, DukptError> {
-        let len = saved.iter().flatten().map(KeyBytes::key_len).next();
+        // An exhausted device may hold none; then any length will do.
+        let len = saved.iter().flatten().map(KeyBytes::key_len).next().unwrap_or(KeyLen::K128);
         let mut held = 0;
         let mut keys = Vec::with_capacity(saved.len());
         for (bit, key) in saved.into_iter().enumerate() {
             if key.is_some() {
                 held |= 1 << bit;
             }
-            let len = len.ok_or(DukptError::Registers)?;
             let key = key.unwrap_or_else(|| KeyBytes::filled(len, |_| ()));
             if key.key_len() != len {
                 return Err(DukptError::Registers);

@@ -61,6 +61,11 @@ impl Device {
         writeln!(self.stdin.as_mut().unwrap(), "{line}").unwrap();
     }
 
+    /// Types without ending the line.
+    pub fn type_only(&mut self, text: &str) {
+        self.stdin.as_mut().unwrap().write_all(text.as_bytes()).unwrap();
+    }
+
     /// Its next answer.
     pub fn answer(&mut self) -> String {
         let mut answer = String::new();
