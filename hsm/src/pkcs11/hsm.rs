@@ -23,9 +23,11 @@ pub struct Pkcs11Hsm {
 
 impl Pkcs11Hsm {
     pub(super) fn open(session: HsmSession, bdks: &[BdkSpec]) -> Result<Self, HsmError> {
+        let lookups = session.slot().module().lookups();
         let keys = objects::service_keys(&session)?;
         let cache_nodes = session.slot().cache_nodes() / bdks.len().max(1);
         let bdks = bdks.iter().map(|spec| Bdk::load(&session, spec, cache_nodes)).collect::<Result<_, _>>()?;
+        drop(lookups);
         Ok(Self { bdks, vault_keys: VaultKeys::default(), keys, session })
     }
 

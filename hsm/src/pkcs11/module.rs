@@ -8,7 +8,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
 use cryptoki::error::{Error, RvError};
 
 use super::ckr;
@@ -20,12 +20,22 @@ pub(super) struct Module {
     pub(super) path: PathBuf,
     pub(super) pkcs11: Pkcs11,
     pub(super) functions: Functions,
+    lookups: Mutex<()>,
 }
 
 struct Entry {
     module: Arc<Module>,
     /// While there is one, the module is initialized.
     users: usize,
+}
+
+impl Module {
+    /// Held by whoever looks for keys by label or makes copies of them. SoftHSM builds a copy attribute by attribute, and
+    /// while it does, a search in another thread finds the session copy marked as a resident object: one label would
+    /// answer twice.
+    pub(super) fn lookups(&self) -> MutexGuard<'_, ()> {
+        self.lookups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 static MODULES: Mutex<BTreeMap<PathBuf, Entry>> = Mutex::new(BTreeMap::new());
@@ -98,10 +108,16 @@ fn load(path: &Path, calls: &mut CallTally) -> Result<Module, HsmError> {
     let pkcs11 = Pkcs11::new(path)
         .map_err(|cause| HsmError::Module { path: path.display().to_string(), cause: cause.to_string() })?;
     let functions = Functions::load(path)?;
-    // cryptoki asks for the newest interface where the module has that function, and for the list where it has not.
     calls.count("C_GetFunctionList");
-    calls.count(if functions.has_interfaces() { "C_GetInterface" } else { "C_GetFunctionList" });
-    Ok(Module { path: path.to_owned(), pkcs11, functions })
+    // cryptoki asks for the newest interface where the module has that function, and for the list where it has not or
+    // the interface is older than 3.0; its own table then shows no such function.
+    if functions.has_interfaces() {
+        calls.count("C_GetInterface");
+    }
+    if !pkcs11.is_fn_supported(Function::GetInterface) {
+        calls.count("C_GetFunctionList");
+    }
+    Ok(Module { path: path.to_owned(), pkcs11, functions, lookups: Mutex::new(()) })
 }
 
 fn modules() -> MutexGuard<'static, BTreeMap<PathBuf, Entry>> {

@@ -69,6 +69,7 @@ pub fn import_bdk(slot: &Slot, spec: &BdkSpec, key: &KeyBytes) -> Result<(), Hsm
         return Err(HsmError::KeyUnfit { label, reason: "its length is not the registered one" });
     }
     let session = slot.writing_session()?;
+    let _lookups = session.slot().module().lookups();
     match spec.scheme {
         Scheme::Aes => {
             refuse_taken(&session, &label)?;
@@ -93,6 +94,7 @@ pub fn import_bdk(slot: &Slot, spec: &BdkSpec, key: &KeyBytes) -> Result<(), Hsm
 /// [`HsmError::KeyExists`] if one of their labels is taken; then none is made.
 pub fn create_service_keys(slot: &Slot) -> Result<(), HsmError> {
     let session = slot.writing_session()?;
+    let _lookups = session.slot().module().lookups();
     for label in [VAULT_ROOT_LABEL, FINGERPRINT_LABEL, AUDIT_LABEL] {
         refuse_taken(&session, label)?;
     }

@@ -9,32 +9,31 @@ use warifu_core::ksn::{AesKsn, Ksn, Scheme, TdesKsn};
 use warifu_core::mac::{aes_cmac, retail_mac};
 use warifu_hsm::BdkSpec;
 
-use super::slot::key_of;
+use super::slot::test_key;
 
 pub(crate) const PAN: &str = "4012888888881881";
 pub(crate) const BODY: &[u8] = b"4012888888881881=3012=123";
 
 /// A device under a base derivation key. Its serial tells it from others.
 pub(crate) struct Device {
-    scheme: Scheme,
     ik: KeyBytes,
     ksn: Ksn,
 }
 
 impl Device {
     pub(crate) fn new(spec: &BdkSpec, serial: u8) -> Self {
-        Self::under(spec.scheme, &key_of(spec), serial)
+        Self::under(spec.scheme, &test_key(spec), serial)
     }
 
-    pub(crate) fn under(scheme: Scheme, bdk: &KeyBytes, serial: u8) -> Self {
+    fn under(scheme: Scheme, bdk: &KeyBytes, serial: u8) -> Self {
         match scheme {
             Scheme::Aes => {
                 let ksn = AesKsn::new([0x57, 0x41, 0x52, 0x49, 0, 0, 0, serial, 0, 0, 0, 0]);
-                Self { scheme, ik: aes::initial_key(bdk, ksn.ik_id()), ksn: Ksn::Aes(ksn) }
+                Self { ik: aes::initial_key(bdk, ksn.ik_id()), ksn: Ksn::Aes(ksn) }
             }
             Scheme::Tdes => {
                 let ksn = TdesKsn::new([0xFF, 0xFF, 0x57, 0x41, 0x52, 0x49, serial, 0, 0, 0]);
-                Self { scheme, ik: tdes::initial_key(bdk, &ksn), ksn: Ksn::Tdes(ksn) }
+                Self { ik: tdes::initial_key(bdk, &ksn), ksn: Ksn::Tdes(ksn) }
             }
         }
     }
@@ -59,13 +58,7 @@ impl Device {
     fn seal_aes(&self, ksn: &AesKsn, len: KeyLen, body: &[u8]) -> Vec<u8> {
         let node = aes::derivation_key(&self.ik, ksn);
         let key = |usage| aes::working_key(&node, ksn, usage, KeyType::aes(len)).unwrap();
-        let mut data = padded(body, 16);
-        aes_cbc_encrypt(&key(KeyUsage::DataEncryption), &[0; 16], &mut data).unwrap();
-        let mut frame = native_header(Some(len), Entry::Keyed, &Ksn::Aes(*ksn), data.len().try_into().unwrap());
-        frame.extend(&data);
-        let mac = aes_cmac(&key(KeyUsage::MacGeneration), &frame);
-        frame.extend(mac);
-        frame
+        seal_with(ksn, &key(KeyUsage::DataEncryption), &key(KeyUsage::MacGeneration), body)
     }
 
     fn seal_tdes(&self, ksn: &TdesKsn, body: &[u8]) -> Vec<u8> {
@@ -78,10 +71,18 @@ impl Device {
         frame.extend(mac);
         frame
     }
+}
 
-    pub(crate) fn scheme(&self) -> Scheme {
-        self.scheme
-    }
+/// A native AES frame made with working keys at hand.
+pub(crate) fn seal_with(ksn: &AesKsn, data_key: &KeyBytes, mac_key: &KeyBytes, body: &[u8]) -> Vec<u8> {
+    let mut data = padded(body, 16);
+    aes_cbc_encrypt(data_key, &[0; 16], &mut data).unwrap();
+    let len = Some(data_key.key_len());
+    let mut frame = native_header(len, Entry::Keyed, &Ksn::Aes(*ksn), data.len().try_into().unwrap());
+    frame.extend(&data);
+    let mac = aes_cmac(mac_key, &frame);
+    frame.extend(mac);
+    frame
 }
 
 fn padded(body: &[u8], block: usize) -> Vec<u8> {

@@ -1,0 +1,17 @@
+//! The contract every backend keeps, in every mode and key length it has.
+//!
+//! Each test runs against every [`subject::Subject`]: the software backend and a real SoftHSM, each with a base
+//! derivation key for AES-128, -192 and -256 in `hardware`, `hybrid` and `host-derived` mode, and for TDES.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on must fail")]
+#![allow(unsafe_code, reason = "the environment is set once for SoftHSM, which takes its configuration from it")]
+
+mod cache;
+mod keys;
+mod opening;
+mod refusing;
+mod signing;
+mod slots;
+mod subject;
+#[path = "../support/mod.rs"]
+mod support;
+mod vault;
