@@ -1,0 +1,223 @@
+//! What a taken card leaves behind, on both databases.
+
+use warifu_actors::record::Kind;
+use warifu_actors::store::job::{Intent, Job, Outcome, PaymentId, Rejection};
+use warifu_core::device;
+use warifu_core::merchant::{DeviceId, MerchantId, OrderNumber, RequestId};
+use warifu_core::payment::{ApprovalCode, ResponseCode, State};
+use warifu_core::replay::KsnGuard;
+
+use crate::support::{
+    AT_MS, candidate, count, device_id, digest, done, everywhere, fingerprint, job, log, note, paying, record, take,
+    taken,
+};
+
+fn shop() -> MerchantId {
+    MerchantId::parse("shop").unwrap()
+}
+
+fn moved(payment: PaymentId, from: State, to: State) -> Job {
+    Job { intent: Intent::Move { payment, from, to }, records: vec![record(Kind::PaymentMoved)] }
+}
+
+fn fault(limit: Option<u32>) -> Job {
+    let device = device_id(0);
+    Job { intent: Intent::Fault { device, limit }, records: vec![record(Kind::FrameRefused)] }
+}
+
+#[tokio::test]
+async fn a_taken_card_is_found_by_request_fingerprint_and_token() {
+    everywhere(|stage| async move {
+        let first = taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        assert_eq!(first.card.token, candidate(1).token);
+        assert_eq!(first.payment, None);
+        let request = RequestId::parse("r1").unwrap();
+        let stored = stage.store.request(&shop(), &request).await.unwrap();
+        assert_eq!(stored, Some((digest("r1"), first.clone())));
+        let token = stage.store.token_by_fingerprint(&shop(), &fingerprint(1)).await.unwrap().unwrap();
+        assert_eq!(token.token, first.card.token);
+        assert!(token.sealed == candidate(1).sealed);
+        assert_eq!((token.masked, token.brand), (candidate(1).masked, candidate(1).brand));
+        assert!(stage.store.token(&shop(), &first.card.token).await.unwrap().is_some());
+        // A foreign token is as good as none.
+        let other = MerchantId::parse("other").unwrap();
+        assert!(stage.store.token(&other, &first.card.token).await.unwrap().is_none());
+        assert!(stage.store.request(&other, &request).await.unwrap().is_none());
+        let device = stage.store.device(&device_id(0)).await.unwrap().unwrap();
+        assert_eq!(device.guard, KsnGuard { high_water: 1, used_below: 0 });
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_same_request_has_one_effect_and_another_with_its_name_none() {
+    everywhere(|stage| async move {
+        let (first, id) = paying(take("r1", 0, 1, 1, 1), "order 1");
+        let was = taken(done(&stage.writer, job(first.clone())).await);
+        let again = done(&stage.writer, job(first.clone())).await;
+        assert_eq!(again, Ok(Outcome::Repeated(was)));
+        let mut other = first;
+        other.digest = [9; 32];
+        assert_eq!(done(&stage.writer, job(other)).await, Err(Rejection::RequestReused));
+        assert_eq!(stage.store.payments(&shop(), None, 10).await.unwrap().len(), 1);
+        assert!(stage.store.payment(id).await.unwrap().is_some());
+        let told = stage.check_log("one").await;
+        assert_eq!(told.iter().filter(|record| record.kind == Kind::FrameOpened).count(), 3);
+        let refused: Vec<_> = told.iter().filter(|record| record.kind == Kind::RequestRefused).collect();
+        assert_eq!(refused.len(), 1);
+        assert_eq!(refused[0].request.as_deref(), Some("r1"));
+        assert_eq!(refused[0].cause, Some(Rejection::RequestReused.to_string()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_used_counter_a_foreign_and_a_stopped_device_are_refused() {
+    everywhere(|stage| async move {
+        taken(done(&stage.writer, job(take("r1", 0, 5, 1, 1))).await);
+        assert_eq!(done(&stage.writer, job(take("r2", 0, 5, 1, 2))).await, Err(Rejection::Replayed));
+        assert_eq!(done(&stage.writer, job(take("r3", 0, 4, 1, 2))).await, Err(Rejection::Replayed));
+        let mut foreign = take("r4", 0, 6, 1, 2);
+        foreign.merchant = MerchantId::parse("other").unwrap();
+        assert_eq!(done(&stage.writer, job(foreign)).await, Err(Rejection::DeviceUnknown));
+        let mut nobodys = take("r5", 0, 6, 1, 2);
+        nobodys.device = DeviceId::parse("nobody").unwrap();
+        assert_eq!(done(&stage.writer, job(nobodys)).await, Err(Rejection::DeviceUnknown));
+        let registry = stage.store.registry(log("cli"));
+        registry.set_device_state(&device_id(0), device::State::Suspended, AT_MS).await.unwrap();
+        assert_eq!(done(&stage.writer, job(take("r6", 0, 6, 1, 2))).await, Err(Rejection::DeviceNotActive));
+        registry.set_device_state(&device_id(0), device::State::Active, AT_MS).await.unwrap();
+        taken(done(&stage.writer, job(take("r7", 0, 6, 1, 2))).await);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_card_keeps_its_token_and_no_token_has_two_cards() {
+    everywhere(|stage| async move {
+        let mut no_candidate = take("r0", 0, 1, 1, 1);
+        no_candidate.candidate = None;
+        assert_eq!(done(&stage.writer, job(no_candidate.clone())).await, Err(Rejection::TokenWanted));
+        // Asking for a token does not use the counter up.
+        let first = taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        assert_eq!(done(&stage.writer, job(take("r2", 0, 2, 2, 1))).await, Err(Rejection::TokenCollision));
+        let second = taken(done(&stage.writer, job(take("r2", 0, 2, 2, 2))).await);
+        assert_ne!(first.card.token, second.card.token);
+        let same_card = taken(done(&stage.writer, job(take("r3", 1, 1, 1, 3))).await);
+        assert_eq!(same_card.card.token, first.card.token);
+        let mut known = no_candidate;
+        known.counter = take("x", 0, 3, 1, 1).counter;
+        let known = taken(done(&stage.writer, job(known)).await);
+        assert_eq!(known.card.token, first.card.token);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payment_moves_as_payments_may_and_no_other_way() {
+    everywhere(|stage| async move {
+        let (new, id) = paying(take("r1", 0, 1, 1, 1), "order 1");
+        let payment = taken(done(&stage.writer, job(new.clone())).await).payment.unwrap();
+        assert_eq!(payment.state, State::Sent);
+        assert_eq!(stage.store.open_payments(&log("one")).await.unwrap(), [payment]);
+        let approved = State::Authorized(ApprovalCode::parse("A00001").unwrap());
+        let declined = State::Declined(ResponseCode::parse("51").unwrap());
+        assert_eq!(done(&stage.writer, moved(id, State::Unknown, approved)).await, Err(Rejection::WrongState));
+        assert_eq!(done(&stage.writer, moved(id, State::Sent, State::Reversed)).await, Err(Rejection::WrongState));
+        assert_eq!(done(&stage.writer, moved(id, State::Sent, State::Unknown)).await, Ok(Outcome::Moved));
+        assert_eq!(stage.store.open_payments(&log("one")).await.unwrap().len(), 1);
+        assert_eq!(stage.store.open_payments(&log("two")).await.unwrap().len(), 0);
+        assert_eq!(done(&stage.writer, moved(id, State::Unknown, approved)).await, Ok(Outcome::Moved));
+        assert_eq!(done(&stage.writer, moved(id, State::Unknown, declined)).await, Err(Rejection::WrongState));
+        assert_eq!(done(&stage.writer, moved(id, approved, declined)).await, Err(Rejection::WrongState));
+        assert_eq!(stage.store.payment(id).await.unwrap().unwrap().state, approved);
+        assert_eq!(stage.store.open_payments(&log("one")).await.unwrap(), []);
+        // A repeated request tells where the payment is now.
+        let Ok(Outcome::Repeated(again)) = done(&stage.writer, job(new)).await else { panic!("repeated") };
+        assert_eq!(again.payment.unwrap().state, approved);
+        let unknown = PaymentId(uuid::Uuid::now_v7());
+        assert_eq!(done(&stage.writer, moved(unknown, State::Sent, approved)).await, Err(Rejection::WrongState));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn payments_are_listed_by_order_and_by_page() {
+    everywhere(|stage| async move {
+        let mut ids = Vec::new();
+        for number in 1..=7 {
+            let (new, id) = paying(take(&format!("r{number}"), 0, number, 1, 1), &format!("order {}", number % 2));
+            taken(done(&stage.writer, job(new)).await);
+            ids.push(id);
+        }
+        let order = OrderNumber::parse("order 1").unwrap();
+        let found = stage.store.payments_by_order(&shop(), &order).await.unwrap();
+        assert_eq!(found.iter().map(|payment| payment.id).collect::<Vec<_>>(), [ids[0], ids[2], ids[4], ids[6]]);
+        let page = stage.store.payments(&shop(), None, 5).await.unwrap();
+        let rest = stage.store.payments(&shop(), page.last().map(|payment| payment.id), 5).await.unwrap();
+        let listed: Vec<_> = page.iter().chain(&rest).map(|payment| payment.id).collect();
+        assert_eq!(listed, ids);
+        let other = MerchantId::parse("other").unwrap();
+        assert_eq!(stage.store.payments(&other, None, 5).await.unwrap(), []);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bad_frames_suspend_a_device_and_a_good_one_forgives_them() {
+    everywhere(|stage| async move {
+        let counted = Ok(Outcome::Faulted { suspended: false });
+        assert_eq!(done(&stage.writer, fault(Some(2))).await, counted);
+        taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        assert_eq!(done(&stage.writer, fault(Some(2))).await, counted);
+        assert_eq!(done(&stage.writer, fault(Some(2))).await, Ok(Outcome::Faulted { suspended: true }));
+        assert_eq!(done(&stage.writer, job(take("r2", 0, 2, 1, 1))).await, Err(Rejection::DeviceNotActive));
+        let told = stage.check_log("one").await;
+        assert_eq!(told.iter().filter(|record| record.kind == Kind::DeviceQuarantined).count(), 1);
+        for _ in 0..5 {
+            assert_eq!(done(&stage.writer, fault(None)).await, counted);
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crowd_is_served_in_batches_and_each_gets_its_own_answer() {
+    everywhere(|stage| async move {
+        let jobs = 1000_u32;
+        let answers = (0..jobs).map(|number| {
+            let device = u8::try_from(number % 4).unwrap();
+            let (new, _) = paying(take(&format!("r{number}"), device, 1 + number, (number % 50).into(), number.into()), "o");
+            stage.writer.submit(job(new))
+        });
+        let answers = futures_util::future::join_all(answers.collect::<Vec<_>>()).await;
+        // Counters beyond sixteen one-bits do not occur below 1000.
+        assert_eq!(count(&answers, |answer| matches!(answer, Ok(Outcome::Taken(_)))), jobs as usize);
+        for (number, answer) in answers.into_iter().enumerate() {
+            let request = RequestId::parse(&format!("r{number}")).unwrap();
+            let stored = stage.store.request(&shop(), &request).await.unwrap().unwrap().1;
+            assert_eq!(stored, taken(answer.unwrap()));
+        }
+        assert_eq!(stage.check_log("one").await.len(), jobs as usize);
+        let state = *stage.writer.tree().borrow();
+        assert_eq!(state.size, u64::from(jobs));
+        assert_eq!(state.root, stage.store.tree(&log("one")).await.unwrap().root());
+        assert!(state.last_durable_at.is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lone_note_is_durable_when_it_is_answered() {
+    everywhere(|stage| async move {
+        assert_eq!(stage.writer.tree().borrow().last_durable_at, None);
+        assert_eq!(done(&stage.writer, note()).await, Ok(Outcome::Noted));
+        assert_eq!(stage.store.records(&log("one"), 0, 10).await.unwrap().len(), 1);
+        assert_eq!(stage.writer.tree().borrow().size, 1);
+        // A job without records changes nothing and is answered all the same.
+        let nothing = Job { intent: Intent::Note, records: Vec::new() };
+        assert_eq!(done(&stage.writer, nothing).await, Ok(Outcome::Noted));
+        assert_eq!(stage.check_log("one").await.len(), 1);
+    })
+    .await;
+}
