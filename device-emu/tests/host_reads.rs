@@ -14,7 +14,9 @@ use warifu_core::reader;
 use warifu_device_emu::card::Card;
 use warifu_device_emu::device::{Device, DeviceError};
 use warifu_device_emu::dukpt::{Originator, aes, tdes};
-use warifu_device_emu::format::{Format, FormatError};
+use warifu_device_emu::format::idtech::{self, ChipNotice, ExpiryMask, Form};
+use warifu_device_emu::format::{Format, FormatError, magtek};
+use warifu_device_emu::reader::Stripe;
 
 const SERIAL: [u8; 10] = *b"EMU0000001";
 
@@ -118,6 +120,35 @@ proptest! {
                 assert_same(&opened(&frame, &initial), &pan, b"3012", entry, Format::Native);
             }
         }
+    }
+}
+
+proptest! {
+    /// Whatever a stripe carries: a whole output, or a refusal; and nothing of it in clear but what masks show.
+    #[test]
+    fn any_stripe_is_written_or_refused(tracks in prop::array::uniform3("[ -~]{0,130}")) {
+        let [one, two, three] = tracks.each_ref().map(|track| track.as_bytes());
+        let (ksn, initial) = (TdesKsn::new([7; 10]), key_of(TDES_BDK));
+        let mut device = tdes::Originator::load(&initial, &ksn).unwrap();
+        let settings = idtech::Settings {
+            serial: SERIAL, form: Form::Keyboard, expiry: ExpiryMask::Clear, chip: ChipNotice::Given,
+        };
+        let magtek_settings =
+            magtek::Settings { serial: &SERIAL, session: [1; 8], print_status: [0; 4], print: [2; magtek::PRINT_LEN] };
+        device
+            .transact(|transaction| {
+                let stripe = || Stripe::read(one, two, three);
+                let outputs = [
+                    idtech::enhanced(transaction, &stripe(), &settings),
+                    idtech::original(transaction, &stripe(), &settings),
+                    magtek::keyboard(transaction, &stripe(), &magtek_settings),
+                    magtek::report(transaction, &stripe(), &magtek_settings),
+                ];
+                for output in outputs {
+                    assert!(output.is_ok_and(|output| !output.is_empty()) || one.len().max(two.len()).max(three.len()) > 112);
+                }
+            })
+            .unwrap();
     }
 }
 
