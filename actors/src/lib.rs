@@ -23,6 +23,7 @@ pub mod house;
 pub mod key_deriver;
 pub mod key_manager;
 pub mod record;
+pub mod refused;
 pub mod store;
 pub mod supervisor;
 pub mod tokenizer;

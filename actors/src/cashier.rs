@@ -1,0 +1,244 @@
+//! The cashier: payments, from "sent" to the acquirer's last word.
+//!
+//! A payment is durably *sent* before the acquirer is asked, and asked once. What happens to it after that does not
+//! depend on whether anybody still waits: silence makes it *unknown*, and the [`Settler`] takes it from there.
+
+mod settler;
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use warifu_core::account_data::AccountData;
+use warifu_core::merchant::OrderNumber;
+use warifu_core::money::Money;
+use warifu_core::payment::{Channel, Event, State};
+use warifu_core::refusal::Refusal;
+
+use settler::Stray;
+
+pub use settler::Settler;
+
+use crate::acquirer::link::{AcquirerLink, AskAuthorization, Inquire, Reverse};
+use crate::acquirer::{Decision, Inquiry};
+use crate::auditor::AuditLog;
+use crate::gate::{Agent, Answer, Gate};
+use crate::record::Kind;
+use crate::refused::{Refused, with_source};
+use crate::store::job::{Intent, NewPayment, PaymentId, StoredPayment};
+use crate::store::{Outcome, Store, StoreError};
+use crate::supervisor::pause;
+use crate::tokenizer::{Collected, IssueToken, Issued, OpenAgain, Standing, Tokenizer, about};
+
+/// First pause between two looks at a payment somebody else is settling.
+const LOOK: Duration = Duration::from_millis(10);
+/// Longest such pause.
+const LONGEST_LOOK: Duration = Duration::from_millis(250);
+
+/// Keeps the payments.
+pub struct Cashier {
+    desk: Desk,
+}
+
+/// What its work needs.
+#[derive(Clone)]
+struct Desk {
+    store: Store,
+    log: AuditLog,
+    tokenizer: Gate<Tokenizer>,
+    link: Gate<AcquirerLink>,
+    strays: mpsc::Sender<PaymentId>,
+    patience: Duration,
+}
+
+/// Take a card and authorize a payment with it.
+pub struct Authorize {
+    /// The card.
+    pub collected: Collected,
+    /// The merchant's order.
+    pub order: OrderNumber,
+    /// How much.
+    pub amount: Money,
+    /// How the buyer met the merchant.
+    pub channel: Channel,
+}
+
+/// A request that was taken before came again: find out what became of its payment, and send it again if it is
+/// certain that the acquirer never had it.
+pub struct Resume {
+    /// The payment as stored.
+    pub payment: StoredPayment,
+    /// The card, if the payment may have to be sent again.
+    pub collected: Option<Collected>,
+}
+
+impl Cashier {
+    /// A cashier. Whoever asks again about a payment that is not settled waits up to `patience` for it.
+    pub fn new(
+        store: Store,
+        log: AuditLog,
+        tokenizer: Gate<Tokenizer>,
+        link: Gate<AcquirerLink>,
+        strays: mpsc::Sender<PaymentId>,
+        patience: Duration,
+    ) -> Self {
+        Self { desk: Desk { store, log, tokenizer, link, strays, patience } }
+    }
+}
+
+impl Agent for Cashier {
+    const NAME: &'static str = "cashier";
+}
+
+impl Answer<Authorize> for Cashier {
+    type Reply = StoredPayment;
+    type Error = Refused;
+
+    fn answer(&mut self, asked: Authorize) -> impl Future<Output = Result<StoredPayment, Refused>> + Send + 'static {
+        let desk = self.desk.clone();
+        async move { desk.authorize(asked).await }
+    }
+}
+
+impl Answer<Resume> for Cashier {
+    type Reply = StoredPayment;
+    type Error = Refused;
+
+    fn answer(&mut self, asked: Resume) -> impl Future<Output = Result<StoredPayment, Refused>> + Send + 'static {
+        let desk = self.desk.clone();
+        async move { desk.resume(asked).await }
+    }
+}
+
+impl Desk {
+    async fn authorize(&self, asked: Authorize) -> Result<StoredPayment, Refused> {
+        let Authorize { collected, order, amount, channel } = asked;
+        let id = PaymentId(uuid::Uuid::now_v7());
+        let payment = Some(NewPayment { id, order, amount, channel });
+        let Issued { taken, standing, card } = self.tokenizer.ask(IssueToken { collected, payment }).await?;
+        let payment = taken.payment.ok_or_else(|| Refused::because(Refusal::Internal, "a payment was not stored"))?;
+        match standing {
+            Standing::First => self.charge(payment, card).await,
+            Standing::Repeated => {
+                drop(card);
+                self.settled(payment).await
+            }
+        }
+    }
+
+    async fn resume(&self, asked: Resume) -> Result<StoredPayment, Refused> {
+        let Resume { payment, collected } = asked;
+        let payment = self.settled(payment).await?;
+        match (payment.state, collected) {
+            (State::Reversed, Some(collected)) => self.send_again(payment, collected).await,
+            (State::Sent | State::Authorized(_) | State::Declined(_) | State::Unknown | State::Reversed, _) => {
+                Ok(payment)
+            }
+        }
+    }
+
+    /// Asks the acquirer. The payment is durably sent, and nobody else works on it.
+    async fn charge(&self, payment: StoredPayment, card: AccountData) -> Result<StoredPayment, Refused> {
+        // If this work dies here, the settler hears of it.
+        let stray = Stray::new(payment.id, self.strays.clone());
+        let asking = AskAuthorization {
+            payment: payment.id,
+            merchant: payment.merchant.clone(),
+            amount: payment.amount,
+            channel: payment.channel,
+            card,
+        };
+        let event = match self.link.ask(asking).await {
+            Ok(Decision::Approved(code)) => Event::Approved(code),
+            Ok(Decision::Declined(code)) => Event::Declined(code),
+            Err(error) => {
+                tracing::warn!(payment = %payment.id, error = with_source(&error), "the acquirer gave no answer");
+                Event::Silent
+            }
+        };
+        let state = State::Sent.apply(event).map_err(|error| Refused::because(Refusal::Internal, error))?;
+        let payment = self.move_durably(payment, state).await?;
+        if payment.state.is_settled() {
+            stray.settle();
+        }
+        Ok(payment)
+    }
+
+    /// Tries to make a move durable until it is: the acquirer's word must not be lost to a store that is away.
+    async fn move_durably(&self, payment: StoredPayment, to: State) -> Result<StoredPayment, Refused> {
+        let mut failures = 0;
+        loop {
+            match move_payment(&self.log, &payment, to).await {
+                Ok(true) => return Ok(StoredPayment { state: to, ..payment }),
+                // Somebody else moved it: what is stored counts.
+                Ok(false) => return self.stored(payment.id).await,
+                Err(error @ (StoreError::Stopped | StoreError::LogTaken)) => return Err(error.into()),
+                Err(error) => {
+                    failures += 1;
+                    tracing::error!(payment = %payment.id, error = with_source(&error), "a payment could not be moved");
+                    tokio::time::sleep(pause(failures).max(LOOK)).await;
+                }
+            }
+        }
+    }
+
+    async fn stored(&self, id: PaymentId) -> Result<StoredPayment, Refused> {
+        let payment = self.store.payment(id).await?;
+        payment.ok_or_else(|| Refused::because(Refusal::Internal, "a payment is not stored any more"))
+    }
+
+    /// Waits a while for a payment that others are settling, and gives it back as it then is.
+    async fn settled(&self, mut payment: StoredPayment) -> Result<StoredPayment, Refused> {
+        let until = Instant::now() + self.patience;
+        let mut look = LOOK;
+        while !payment.state.is_settled() && Instant::now() < until {
+            tokio::time::sleep(look).await;
+            look = (look * 2).min(LONGEST_LOOK);
+            payment = self.stored(payment.id).await?;
+        }
+        Ok(payment)
+    }
+
+    /// Sends a payment again whose first sending, as the acquirer itself says, never arrived.
+    async fn send_again(&self, payment: StoredPayment, collected: Collected) -> Result<StoredPayment, Refused> {
+        match self.link.ask(Inquire(payment.id)).await {
+            Ok(Inquiry::NeverSeen) => {}
+            Ok(Inquiry::Decided(_)) => {
+                // It was to have no effect and has one after all: take that back.
+                self.link
+                    .ask(Reverse(payment.id))
+                    .await
+                    .map_err(|error| Refused::because(Refusal::Internal, with_source(&error)))?;
+                return Ok(payment);
+            }
+            Ok(Inquiry::Reversed) | Err(_) => return Ok(payment),
+        }
+        let mut record = about(&self.log, Kind::PaymentSent, &collected);
+        record.payment = Some(payment.id.to_string());
+        let card = self.tokenizer.ask(OpenAgain(collected)).await?;
+        let intent = Intent::Move { payment: payment.id, from: State::Reversed, to: State::Sent };
+        match self.log.submit(intent, Vec::new(), vec![record]).await? {
+            Ok(Outcome::Moved) => self.charge(StoredPayment { state: State::Sent, ..payment }, card).await,
+            // Another try of the same request was faster.
+            Ok(_) | Err(_) => {
+                drop(card);
+                let payment = self.stored(payment.id).await?;
+                self.settled(payment).await
+            }
+        }
+    }
+}
+
+/// Moves a payment from where it stands; `false` if it does not stand there.
+async fn move_payment(log: &AuditLog, payment: &StoredPayment, to: State) -> Result<bool, StoreError> {
+    let mut record = log.record(Kind::PaymentMoved).because(to.name());
+    record.merchant = Some(payment.merchant.to_string());
+    record.payment = Some(payment.id.to_string());
+    let intent = Intent::Move { payment: payment.id, from: payment.state, to };
+    let moved = matches!(log.submit(intent, Vec::new(), vec![record]).await?, Ok(Outcome::Moved));
+    if moved {
+        metrics::counter!("warifu_payments_total", "state" => to.name()).increment(1);
+    }
+    Ok(moved)
+}

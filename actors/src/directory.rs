@@ -1,0 +1,268 @@
+//! The directory: who may connect, which module is linked where, and what modules must hear.
+
+mod refusals;
+
+use std::collections::HashMap;
+use std::future::Future;
+
+use tokio::sync::{mpsc, oneshot};
+use warifu_core::device;
+use warifu_core::merchant::{DeviceId, MerchantId, ModuleId};
+use warifu_core::refusal::Refusal;
+
+pub use refusals::Refusals;
+
+use crate::auditor::AuditLog;
+use crate::cashier::Cashier;
+use crate::comm_module::{CommModule, Desk};
+use crate::gate::{Agent, Answer, Gate, GateError, Limits};
+use crate::house::{Caller, News};
+use crate::record::{Kind, Record};
+use crate::refused::{Refused, with_source};
+use crate::store::{ModuleState, Store};
+use crate::supervisor::Supervisor;
+use crate::tokenizer::Tokenizer;
+
+/// Modules whose actors are kept; with more, all are let go and made again when they come.
+const MOST_MODULES: usize = 4096;
+
+/// Knows the modules.
+pub struct Directory {
+    staff: Staff,
+    modules: HashMap<ModuleId, Gate<CommModule>>,
+    links: HashMap<ModuleId, Linked>,
+    devices: HashMap<DeviceId, device::State>,
+    refusals: Refusals,
+}
+
+/// What a comm module's actor is made with.
+#[derive(Clone)]
+pub struct Staff {
+    /// Builds it.
+    pub supervisor: Supervisor,
+    /// How much passes its gate.
+    pub limits: Limits,
+    /// The data store.
+    pub store: Store,
+    /// The audit log.
+    pub log: AuditLog,
+    /// The tokenizer.
+    pub tokenizer: Gate<Tokenizer>,
+    /// The cashier.
+    pub cashier: Gate<Cashier>,
+}
+
+struct Linked {
+    link: u64,
+    merchant: MerchantId,
+    news: mpsc::Sender<News>,
+    /// Told when a newer link of the module takes the place.
+    displaced: oneshot::Sender<()>,
+}
+
+/// Who is this, by the SHA-256 of its certificate?
+pub struct Identify(pub [u8; 32]);
+
+/// The actor of a module.
+pub struct Find(pub Caller);
+
+/// A link has opened. The newest link of a module closes an older one.
+pub struct Register {
+    /// Which link.
+    pub link: u64,
+    /// Whose.
+    pub caller: Caller,
+    /// Where its news go.
+    pub news: mpsc::Sender<News>,
+    /// Dropped without a word when the directory itself is gone.
+    pub displaced: oneshot::Sender<()>,
+}
+
+/// A link has closed.
+pub struct Unregister {
+    /// Which link.
+    pub link: u64,
+    /// Whose.
+    pub module: ModuleId,
+}
+
+/// Tell every link.
+pub struct Announce(pub News);
+
+/// Somebody was not let in.
+pub struct RefusedCaller {
+    /// Why.
+    pub cause: String,
+    /// By which certificate, if any.
+    pub certificate_sha256: Option<[u8; 32]>,
+}
+
+/// The states of all devices, as they are now.
+struct DeviceStates(Vec<(DeviceId, MerchantId, device::State)>);
+
+impl Directory {
+    /// An empty directory: links register themselves again.
+    pub fn new(staff: Staff) -> Self {
+        let (modules, links, devices) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { staff, modules, links, devices, refusals: Refusals::default() }
+    }
+
+    fn module(&mut self, caller: Caller) -> Gate<CommModule> {
+        if let Some(gate) = self.modules.get(&caller.module) {
+            return gate.clone();
+        }
+        if self.modules.len() >= MOST_MODULES {
+            // Their work in flight goes on; only the places are given up.
+            self.modules.clear();
+        }
+        let Staff { supervisor, limits, store, log, tokenizer, cashier } = self.staff.clone();
+        let id = caller.module.clone();
+        let desk = Desk { caller, store, log, tokenizer, cashier };
+        let gate = supervisor.supervise(limits, move || CommModule::new(desk.clone()));
+        self.modules.insert(id, gate.clone());
+        gate
+    }
+
+    /// Tells a link; one that does not listen is closed.
+    fn tell(&mut self, whom: impl Fn(&Linked) -> bool, news: &News) {
+        self.links.retain(|_, linked| !whom(linked) || linked.news.try_send(news.clone()).is_ok());
+        self.count();
+    }
+
+    fn count(&self) {
+        metrics::gauge!("warifu_links").set(u32::try_from(self.links.len()).map_or(f64::MAX, f64::from));
+    }
+}
+
+impl Agent for Directory {
+    const NAME: &'static str = "directory";
+}
+
+impl Answer<Identify> for Directory {
+    type Reply = Caller;
+    type Error = Refused;
+
+    fn answer(&mut self, asked: Identify) -> impl Future<Output = Result<Caller, Refused>> + Send + 'static {
+        let store = self.staff.store.clone();
+        async move {
+            let unknown = |cause| Refused::because(Refusal::ModuleUnknown, cause);
+            let module = store.module_by_certificate(&asked.0).await?;
+            let module = module.ok_or_else(|| unknown("no module has this certificate"))?;
+            match module.state {
+                ModuleState::Active => Ok(Caller { merchant: module.merchant, module: module.id }),
+                ModuleState::Blocked => Err(unknown("the module is blocked")),
+            }
+        }
+    }
+}
+
+impl Answer<Find> for Directory {
+    type Reply = Gate<CommModule>;
+    type Error = GateError;
+
+    fn answer(&mut self, asked: Find) -> impl Future<Output = Result<Gate<CommModule>, GateError>> + Send + 'static {
+        std::future::ready(Ok(self.module(asked.0)))
+    }
+}
+
+impl Answer<Register> for Directory {
+    type Reply = ();
+    type Error = GateError;
+
+    fn answer(&mut self, asked: Register) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
+        let Register { link, caller: Caller { merchant, module }, news, displaced } = asked;
+        let newer = self.links.get(&module).is_none_or(|known| known.link <= link);
+        if newer {
+            let older = self.links.insert(module, Linked { link, merchant, news, displaced });
+            if let Some(older) = older.filter(|older| older.link != link) {
+                let _ = older.displaced.send(());
+            }
+        } else {
+            let _ = displaced.send(());
+        }
+        self.count();
+        std::future::ready(Ok(()))
+    }
+}
+
+impl Answer<Unregister> for Directory {
+    type Reply = ();
+    type Error = GateError;
+
+    fn answer(&mut self, asked: Unregister) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
+        if self.links.get(&asked.module).is_some_and(|linked| linked.link == asked.link) {
+            self.links.remove(&asked.module);
+        }
+        self.count();
+        std::future::ready(Ok(()))
+    }
+}
+
+impl Answer<Announce> for Directory {
+    type Reply = ();
+    type Error = GateError;
+
+    fn answer(&mut self, asked: Announce) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
+        self.tell(|_| true, &asked.0);
+        std::future::ready(Ok(()))
+    }
+}
+
+impl Answer<DeviceStates> for Directory {
+    type Reply = ();
+    type Error = GateError;
+
+    fn answer(&mut self, asked: DeviceStates) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
+        for (device, merchant, state) in asked.0 {
+            let before = self.devices.insert(device.clone(), state);
+            if before.is_some_and(|before| before != state) {
+                self.tell(|linked| linked.merchant == merchant, &News::DeviceChanged { device, state });
+            }
+        }
+        std::future::ready(Ok(()))
+    }
+}
+
+impl Answer<RefusedCaller> for Directory {
+    type Reply = ();
+    type Error = GateError;
+
+    fn answer(&mut self, asked: RefusedCaller) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
+        let log = self.staff.log.clone();
+        metrics::counter!("warifu_refused_callers_total").increment(1);
+        if let Some(unwritten) = self.refusals.admit(tokio::time::Instant::now()) {
+            log.mention(refused_caller(&log, &asked, unwritten));
+        }
+        std::future::ready(Ok(()))
+    }
+}
+
+fn refused_caller(log: &AuditLog, asked: &RefusedCaller, unwritten: u64) -> Record {
+    let cause = match unwritten {
+        0 => asked.cause.clone(),
+        some => format!("{} ({some} more since the last such record)", asked.cause),
+    };
+    let mut record = log.record(Kind::CallerRefused).because(cause);
+    record.module = asked.certificate_sha256.map(|hash| format!("sha256:{}", hex(&hash)));
+    record
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Looks at all devices again and again, and lets the directory tell what changed.
+pub(crate) async fn watch_devices(directory: Gate<Directory>, store: Store, every: std::time::Duration) {
+    loop {
+        match store.devices().await {
+            Ok(devices) => {
+                let states = devices.into_iter().map(|device| (device.id, device.merchant, device.state)).collect();
+                if let Err(GateError::Stopped(_)) = directory.ask(DeviceStates(states)).await {
+                    return;
+                }
+            }
+            Err(error) => tracing::warn!(error = with_source(&error), "the devices could not be read"),
+        }
+        tokio::time::sleep(every).await;
+    }
+}

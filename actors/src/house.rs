@@ -1,0 +1,410 @@
+//! The house: all actors together, behind the few things a server asks of them.
+
+mod health;
+mod link;
+mod open;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+use tracing::Instrument;
+use warifu_core::device;
+use warifu_core::merchant::{DeviceId, MerchantId, ModuleId, OrderNumber, RequestId};
+use warifu_core::money::Money;
+use warifu_core::payment::Channel;
+use warifu_core::refusal::Refusal;
+use warifu_hsm::{BdkSpec, CallTally, HsmFactory};
+
+pub use health::{Health, Vital};
+pub use link::Link;
+pub use open::StartError;
+
+use crate::acquirer::link::AcquirerLink;
+use crate::auditor::{AuditLog, Auditor, Sign};
+use crate::cashier::Cashier;
+use crate::comm_module::{Collect, FindSale, Wish};
+use crate::directory::{Announce, Directory, Find, Identify, RefusedCaller};
+use crate::gate::Gate;
+use crate::key_deriver::KeyDeriver;
+use crate::key_manager::KeyManager;
+use crate::record::Kind;
+use crate::refused::{Refused, with_source};
+use crate::store::job::{StoredCard, StoredPayment, Taken};
+use crate::supervisor::Supervisor;
+use crate::tokenizer::Tokenizer;
+
+/// Who asks: a comm module, and through it a merchant.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Caller {
+    /// The merchant.
+    pub merchant: MerchantId,
+    /// The module.
+    pub module: ModuleId,
+}
+
+/// How the house is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name of this server process, unique among those of one store: its audit log has it too.
+    pub instance: String,
+    /// Derivers, each a thread with an HSM session.
+    pub derivers: usize,
+    /// Requests in flight; more are refused at once.
+    pub admission: usize,
+    /// How long a request waits for its turn inside.
+    pub queue_wait: Duration,
+    /// How long a caller waits for an answer.
+    pub request_timeout: Duration,
+    /// How long the acquirer may take.
+    pub acquirer_timeout: Duration,
+    /// How long a durable audit record is proof that the log can be written.
+    pub audit_window: Duration,
+    /// Whether `host-derived` decryption is allowed.
+    pub accept_non_p2pe: bool,
+    /// Whether this is a developer's throw-away server.
+    pub dev: bool,
+    /// The base derivation keys.
+    pub bdks: Vec<BdkSpec>,
+    /// Bad frames in a row after which a device that makes no MACs is suspended.
+    pub fault_limit: u32,
+    /// How often the head of the audit log is signed.
+    pub sign_every: Duration,
+}
+
+/// Turn a card into a token.
+#[derive(Clone, Debug)]
+pub struct Tokenize {
+    /// The caller's name for it.
+    pub request: RequestId,
+    /// What the device sent.
+    pub output: Bytes,
+}
+
+/// Turn a card into a token and authorize a payment with it.
+#[derive(Clone, Debug)]
+pub struct Authorize {
+    /// The caller's name for it.
+    pub request: RequestId,
+    /// What the device sent.
+    pub output: Bytes,
+    /// The merchant's order.
+    pub order: OrderNumber,
+    /// How much.
+    pub amount: Money,
+    /// How the buyer met the merchant.
+    pub channel: Channel,
+}
+
+/// What a linked module hears.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A device of its merchant changed its state.
+    DeviceChanged {
+        /// Which.
+        device: DeviceId,
+        /// To which state.
+        state: device::State,
+    },
+    /// The server is about to stop.
+    Draining {
+        /// When to dial again.
+        retry_after: Duration,
+    },
+}
+
+/// All actors together. Cheap to clone.
+#[derive(Clone)]
+pub struct House(Arc<Inner>);
+
+struct Inner {
+    settings: Settings,
+    log: AuditLog,
+    supervisor: Supervisor,
+    gates: Gates,
+    derivers: Vec<KeyDeriver>,
+    factory: Arc<dyn HsmFactory>,
+    admission: Arc<Semaphore>,
+    draining: watch::Sender<bool>,
+    /// Whether the drain itself has begun; a house that cannot go on refuses work before that.
+    drain_begun: AtomicBool,
+    store_up: watch::Receiver<bool>,
+    acquirer_up: watch::Receiver<bool>,
+    next_link: AtomicU64,
+}
+
+/// The doors of all actors.
+#[derive(Clone)]
+struct Gates {
+    directory: Gate<Directory>,
+    auditor: Gate<Auditor>,
+    #[cfg_attr(not(any(test, feature = "fault-injection")), expect(dead_code, reason = "fault injection asks for it"))]
+    keys: Gate<KeyManager>,
+    #[cfg_attr(not(any(test, feature = "fault-injection")), expect(dead_code, reason = "fault injection asks for it"))]
+    tokenizer: Gate<Tokenizer>,
+    #[cfg_attr(not(any(test, feature = "fault-injection")), expect(dead_code, reason = "fault injection asks for it"))]
+    cashier: Gate<Cashier>,
+    #[cfg_attr(not(any(test, feature = "fault-injection")), expect(dead_code, reason = "fault injection asks for it"))]
+    acquirer: Gate<AcquirerLink>,
+}
+
+/// The right to be in the house, kept until the work is done, whoever waits for it.
+pub(crate) struct Admission {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl House {
+    /// Who has this certificate.
+    ///
+    /// # Errors
+    /// `ModuleUnknown` for nobody who may connect, which is written down.
+    pub async fn identify(&self, certificate_sha256: [u8; 32]) -> Result<Caller, Refusal> {
+        match self.0.gates.directory.ask(Identify(certificate_sha256)).await {
+            Ok(caller) => Ok(caller),
+            Err(Refused { refusal: refusal @ Refusal::ModuleUnknown, cause, .. }) => {
+                self.refuse_caller(cause, Some(certificate_sha256)).await;
+                Err(refusal)
+            }
+            Err(Refused { refusal, cause, .. }) => {
+                tracing::warn!(cause, "a caller could not be identified");
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Writes down that somebody was not let in, as far as that happens at a bounded rate.
+    pub async fn note_refused_caller(&self, cause: &'static str, certificate_sha256: Option<[u8; 32]>) {
+        self.refuse_caller(cause.to_owned(), certificate_sha256).await;
+    }
+
+    async fn refuse_caller(&self, cause: String, certificate_sha256: Option<[u8; 32]>) {
+        if let Err(error) = self.0.gates.directory.ask(RefusedCaller { cause, certificate_sha256 }).await {
+            tracing::warn!(%error, "a refused caller could not be counted");
+        }
+    }
+
+    /// Writes down a refusal that was made before the house was asked, and gives it back.
+    pub async fn note_refusal(&self, caller: &Caller, request: Option<&RequestId>, refusal: Refusal) -> Refusal {
+        count_refusal(refusal);
+        self.0.log.refuse(caller, request, Refused::because(refusal, refusal.message())).await
+    }
+
+    /// Turns a card into a token.
+    ///
+    /// # Errors
+    /// Every [`Refusal`]; those to be retried have at most one effect.
+    pub async fn tokenize(&self, caller: &Caller, asked: Tokenize) -> Result<StoredCard, Refusal> {
+        let Tokenize { request, output } = asked;
+        self.collect("tokenize", caller, request, output, Wish::Token).await.map(|taken| taken.card)
+    }
+
+    /// Turns a card into a token and authorizes a payment with it. A decline is a payment too.
+    ///
+    /// # Errors
+    /// Every [`Refusal`]; those to be retried have at most one effect.
+    pub async fn authorize(&self, caller: &Caller, asked: Authorize) -> Result<StoredPayment, Refusal> {
+        let Authorize { request, output, order, amount, channel } = asked;
+        let wish = Wish::Payment { order, amount, channel };
+        let taken = self.collect("authorize", caller, request, output, wish).await?;
+        taken.payment.ok_or(Refusal::Internal)
+    }
+
+    /// The payments of an order, oldest first.
+    ///
+    /// # Errors
+    /// Only those of a server that is busy, stopping or without its store.
+    pub async fn find_sale(&self, caller: &Caller, order: OrderNumber) -> Result<Vec<StoredPayment>, Refusal> {
+        let found = async {
+            let admission = self.enter()?;
+            let module = self.0.gates.directory.ask(Find(caller.clone())).await?;
+            let found = module.ask(FindSale(order)).await;
+            drop(admission);
+            found
+        };
+        self.answered("find_sale", caller, None, found.await).await
+    }
+
+    async fn collect(
+        &self,
+        call: &'static str,
+        caller: &Caller,
+        request: RequestId,
+        output: Bytes,
+        wish: Wish,
+    ) -> Result<Taken, Refusal> {
+        let span = tracing::info_span!(
+            "request",
+            call,
+            merchant = caller.merchant.as_str(),
+            module = caller.module.as_str(),
+            request = request.as_str()
+        );
+        let name = request.clone();
+        let taken = async {
+            let admission = self.enter()?;
+            let module = self.0.gates.directory.ask(Find(caller.clone())).await?;
+            module.ask(Collect { request, output, wish, admission: Some(admission) }).await
+        };
+        let taken = taken.instrument(span.clone()).await;
+        self.answered(call, caller, Some(&name), taken).instrument(span).await
+    }
+
+    /// Lets a request in, or not, at once.
+    fn enter(&self) -> Result<Admission, Refused> {
+        if *self.0.draining.borrow() {
+            return Err(Refused::because(Refusal::Draining, "the server is stopping"));
+        }
+        let permit = Arc::clone(&self.0.admission).try_acquire_owned();
+        let permit = permit.map_err(|_| Refused::because(Refusal::Busy, "too many requests are in flight"))?;
+        metrics::gauge!("warifu_requests_in_flight").increment(1.0);
+        Ok(Admission { _permit: permit })
+    }
+
+    /// Counts an answer, and writes a refusal down that is not yet.
+    async fn answered<T>(
+        &self,
+        call: &'static str,
+        caller: &Caller,
+        request: Option<&RequestId>,
+        answer: Result<T, Refused>,
+    ) -> Result<T, Refusal> {
+        let outcome = if answer.is_ok() { "ok" } else { "refused" };
+        metrics::counter!("warifu_requests_total", "call" => call, "outcome" => outcome).increment(1);
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(refused) => {
+                tracing::info!(reason = refused.refusal.reason(), cause = refused.cause, "refused");
+                let refusal = self.0.log.refuse(caller, request, refused).await;
+                count_refusal(refusal);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Resolves when something cannot be mended without a new process, which must then drain; names it.
+    pub async fn given_up(&self) -> &'static str {
+        let mut given_up = self.0.supervisor.given_up();
+        match given_up.wait_for(Option::is_some).await {
+            Ok(what) => what.unwrap_or("supervisor"),
+            // The supervisor lives as long as this house does.
+            Err(_) => "supervisor",
+        }
+    }
+
+    /// How the house is run.
+    pub fn settings(&self) -> &Settings {
+        &self.0.settings
+    }
+
+    /// Refuses new work, waits for the work in flight, signs the log's head and closes the HSM sessions, all within
+    /// `limit`. What is then still open at the acquirer is settled after the next start.
+    pub async fn drain(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        self.0.draining.send_replace(true);
+        if self.0.drain_begun.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let news = News::Draining { retry_after: limit };
+        let _ = tokio::time::timeout_at(until, self.0.gates.directory.ask(Announce(news))).await;
+        let all = u32::try_from(self.0.settings.admission.max(1)).unwrap_or(u32::MAX);
+        match tokio::time::timeout_at(until, self.0.admission.acquire_many(all)).await {
+            Ok(_) => tracing::info!("no request is in flight any more"),
+            Err(_) => tracing::warn!("requests are still in flight at the end of the drain"),
+        }
+        // What is signed last is worth a little more time than there is.
+        let until = until.max(Instant::now() + Duration::from_millis(500));
+        let _ = tokio::time::timeout_at(until, self.0.log.owed().wait_for(|owed| *owed == 0)).await;
+        match tokio::time::timeout_at(until, self.0.gates.auditor.ask(Sign)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(refused)) => tracing::error!(cause = refused.cause, "the last tree head could not be signed"),
+            Err(_) => tracing::error!("the last tree head could not be signed in time"),
+        }
+        for deriver in &self.0.derivers {
+            if tokio::time::timeout_at(until, deriver.stop()).await.is_err() {
+                tracing::error!("a key deriver did not stop in time");
+            }
+        }
+    }
+
+    /// Writes the last record: the server stops, and these calls were made to close the HSM. After [`House::drain`].
+    pub async fn stopped(&self, last_calls: &CallTally) {
+        let mut calls = self.0.factory.take_calls();
+        calls.add(last_calls);
+        let record = self.0.log.record(Kind::ServerStopped).with_calls(&calls);
+        if let Err(error) = self.0.log.write(Vec::new(), vec![record]).await {
+            tracing::error!(error = with_source(&error), "the last record could not be written");
+        }
+    }
+}
+
+fn count_refusal(refusal: Refusal) {
+    metrics::counter!("warifu_refusals_total", "reason" => refusal.reason()).increment(1);
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        metrics::gauge!("warifu_requests_in_flight").decrement(1.0);
+    }
+}
+
+/// The actors, for tests that make one of them panic.
+#[cfg(any(test, feature = "fault-injection"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Actor {
+    /// The actor of a module.
+    CommModule,
+    /// The directory.
+    Directory,
+    /// The key manager.
+    KeyManager,
+    /// The key derivers, all of them.
+    KeyDeriver,
+    /// The tokenizer.
+    Tokenizer,
+    /// The cashier.
+    Cashier,
+    /// The link to the acquirer.
+    AcquirerLink,
+    /// The auditor.
+    Auditor,
+}
+
+#[cfg(any(test, feature = "fault-injection"))]
+impl Actor {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::CommModule,
+        Self::Directory,
+        Self::KeyManager,
+        Self::KeyDeriver,
+        Self::Tokenizer,
+        Self::Cashier,
+        Self::AcquirerLink,
+        Self::Auditor,
+    ];
+}
+
+#[cfg(any(test, feature = "fault-injection"))]
+impl House {
+    /// Makes an actor panic over the next message it gets; `caller` says which comm module.
+    pub async fn panic_next(&self, actor: Actor, caller: &Caller) {
+        let gates = &self.0.gates;
+        match actor {
+            Actor::CommModule => {
+                if let Ok(module) = gates.directory.ask(Find(caller.clone())).await {
+                    module.panic_next();
+                }
+            }
+            Actor::Directory => gates.directory.panic_next(),
+            Actor::KeyManager => gates.keys.panic_next(),
+            Actor::KeyDeriver => self.0.derivers.iter().for_each(KeyDeriver::panic_next),
+            Actor::Tokenizer => gates.tokenizer.panic_next(),
+            Actor::Cashier => gates.cashier.panic_next(),
+            Actor::AcquirerLink => gates.acquirer.panic_next(),
+            Actor::Auditor => gates.auditor.panic_next(),
+        }
+    }
+}

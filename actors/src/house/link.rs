@@ -1,0 +1,112 @@
+//! A module's link: as long as it is held, the module counts as connected and hears the news.
+
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{mpsc, oneshot};
+use warifu_core::refusal::Refusal;
+
+use super::{Caller, House, News};
+use crate::auditor::AuditLog;
+use crate::directory::{Directory, Register, Unregister};
+use crate::gate::Gate;
+use crate::record::{Kind, Record};
+use crate::refused::Refused;
+
+/// News that may wait for a module; one that does not listen loses its link.
+const NEWS: usize = 16;
+/// Longest name of a module's software that is kept.
+const SOFTWARE: usize = 64;
+
+/// A module's link. Dropping it closes it.
+pub struct Link {
+    news: mpsc::Receiver<News>,
+}
+
+impl Link {
+    /// The next news; `None` when the link was closed: by the server, or by a newer link of the same module.
+    pub async fn next(&mut self) -> Option<News> {
+        self.news.recv().await
+    }
+}
+
+impl House {
+    /// Opens a module's link; its newest one closes an older one. `software` is what the module calls itself.
+    ///
+    /// # Errors
+    /// Only those of a server that is busy, stopping or without its store.
+    pub async fn link(&self, caller: &Caller, software: String) -> Result<Link, Refusal> {
+        let linked = async {
+            let admission = self.enter()?;
+            let record = about(&self.0.log, Kind::ModuleLinked, caller).because(printable(&software));
+            self.0.log.write(Vec::new(), vec![record]).await?;
+            drop(admission);
+            Ok::<(), Refused>(())
+        };
+        self.answered("link", caller, None, linked.await).await?;
+        let (sender, news) = mpsc::channel(NEWS);
+        let keeper = Keeper {
+            link: self.0.next_link.fetch_add(1, Ordering::Relaxed),
+            caller: caller.clone(),
+            directory: self.0.gates.directory.clone(),
+            log: self.0.log.clone(),
+            news: sender,
+        };
+        let displaced = keeper.register().await;
+        self.0.supervisor.runtime().spawn(keeper.keep(displaced));
+        Ok(Link { news })
+    }
+}
+
+/// Keeps a link registered, also with a directory that had to be rebuilt.
+struct Keeper {
+    link: u64,
+    caller: Caller,
+    directory: Gate<Directory>,
+    log: AuditLog,
+    news: mpsc::Sender<News>,
+}
+
+impl Keeper {
+    async fn register(&self) -> oneshot::Receiver<()> {
+        let (displaced, told) = oneshot::channel();
+        let (link, caller, news) = (self.link, self.caller.clone(), self.news.clone());
+        if let Err(error) = self.directory.ask(Register { link, caller, news, displaced }).await {
+            tracing::warn!(module = %self.caller.module, %error, "a link could not be registered");
+        }
+        told
+    }
+
+    async fn keep(self, mut displaced: oneshot::Receiver<()>) {
+        let cause = loop {
+            tokio::select! {
+                () = self.news.closed() => break "the module closed it",
+                told = &mut displaced => match told {
+                    Ok(()) => break "a newer link of the module took its place",
+                    // The directory let go of it: it was rebuilt, or the module did not listen.
+                    Err(_) if self.news.capacity() == 0 => break "the module did not listen",
+                    Err(_) => {
+                        tokio::task::yield_now().await;
+                        displaced = self.register().await;
+                    }
+                },
+            }
+        };
+        let leaving = Unregister { link: self.link, module: self.caller.module.clone() };
+        if let Err(error) = self.directory.ask(leaving).await {
+            tracing::warn!(module = %self.caller.module, %error, "a link could not be taken off");
+        }
+        self.log.mention(about(&self.log, Kind::ModuleUnlinked, &self.caller).because(cause));
+    }
+}
+
+fn about(log: &AuditLog, kind: Kind, caller: &Caller) -> Record {
+    let mut record = log.record(kind);
+    record.merchant = Some(caller.merchant.to_string());
+    record.module = Some(caller.module.to_string());
+    record
+}
+
+/// What a module calls itself, fit for a log.
+fn printable(software: &str) -> String {
+    software.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(SOFTWARE).collect()
+}

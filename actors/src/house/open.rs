@@ -1,0 +1,267 @@
+//! Opening the house: first the log, then the HSM, then what an earlier life left open, then the doors.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use warifu_hsm::HsmFactory;
+
+use super::health::pulse;
+use super::{Gates, House, Inner, Settings};
+use crate::acquirer::Acquirer;
+use crate::acquirer::link::AcquirerLink;
+use crate::auditor::{AuditLog, Auditor, Sign};
+use crate::cashier::{Cashier, Settler};
+use crate::clock::Clock;
+use crate::directory::{Directory, Staff, watch_devices};
+use crate::gate::{Gate, GateError, Limits};
+use crate::key_deriver::{KeyDeriver, VisitError};
+use crate::key_manager::{KeyManager, NonP2pe};
+use crate::record::Kind;
+use crate::store::audit::LogIdError;
+use crate::store::{LogId, Store, StoreError, WriterSettings};
+use crate::supervisor::{NoSystem, Supervisor};
+use crate::tokenizer::Tokenizer;
+
+/// Visits one deriver may have waiting.
+const EACH_DERIVER: usize = 64;
+/// Messages beyond the requests in flight: signing, settling, links.
+const BESIDES: usize = 64;
+/// Callers identified at a time, and waiting for it.
+const IDENTIFIED: usize = 256;
+/// How long the records of the start may take.
+const FIRST_RECORDS: Duration = Duration::from_secs(10);
+/// How often the states of devices are looked at for news.
+const DEVICES: Duration = Duration::from_secs(2);
+/// How long whoever asks again about an open payment waits for it at most.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why the house could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Called outside [`crate::supervisor::run`].
+    #[error(transparent)]
+    System(#[from] NoSystem),
+    /// The instance name cannot be that of an audit log.
+    #[error("the instance name cannot be used")]
+    Instance(#[from] LogIdError),
+    /// A number that must be at least one is not.
+    #[error("the setting {0} must be at least 1")]
+    Setting(&'static str),
+    /// The store or the audit log in it cannot be used.
+    #[error("the data store cannot be used")]
+    Store(#[from] StoreError),
+    /// The first records could not be written in time.
+    #[error("the audit log could not be written in time")]
+    Audit,
+    /// The HSM cannot be used.
+    #[error("the HSM cannot be used")]
+    Hsm(#[source] VisitError),
+}
+
+impl House {
+    /// Opens the house. What an earlier life of this instance left unfinished is taken up before the first request.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    pub async fn start(
+        settings: Settings,
+        store: Store,
+        hsm: Arc<dyn HsmFactory>,
+        acquirer: Arc<dyn Acquirer>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, StartError> {
+        for (setting, value) in [("derivers", settings.derivers), ("admission", settings.admission)] {
+            if value == 0 {
+                return Err(StartError::Setting(setting));
+            }
+        }
+        let supervisor = Supervisor::here()?;
+        let instance = LogId::parse(&settings.instance)?;
+        let writer = store.start_writer(instance, WriterSettings::default()).await?;
+        let log = AuditLog::start(writer, Arc::clone(&clock), supervisor.clone());
+        log.write(Vec::new(), vec![started(&log, &settings)]).await?;
+        let derivers = open_sessions(&settings, &hsm, &log).await?;
+        let written = tokio::time::timeout(FIRST_RECORDS, log.owed().wait_for(|owed| *owed == 0)).await.is_ok();
+        if !written {
+            return Err(StartError::Audit);
+        }
+        let (acquirer_up, acquirer_is_up) = watch::channel(true);
+        let office = Office { settings, store, log, supervisor, derivers };
+        let link = office.link(acquirer, clock, acquirer_up);
+        let keys = office.keys();
+        let auditor = office.auditor(&keys);
+        let tokenizer = office.tokenizer(&auditor, &keys);
+        let (strays, left) = mpsc::channel(office.settings.admission.saturating_mul(4).max(1024));
+        let mut settler = Settler::new(office.store.clone(), office.log.clone(), link.clone(), left);
+        let recovered = settler.recover().await?;
+        if recovered > 0 {
+            tracing::warn!(payments = recovered, "payments an earlier process left open are being settled");
+        }
+        office.supervisor.runtime().spawn(settler.run());
+        let cashier = office.cashier(&tokenizer, &link, strays);
+        let directory = office.directory(&tokenizer, &cashier);
+        let gates = Gates { directory, auditor, keys, tokenizer, cashier, acquirer: link };
+        Ok(office.open(gates, hsm, acquirer_is_up))
+    }
+}
+
+fn started(log: &AuditLog, settings: &Settings) -> crate::record::Record {
+    let mut modes: Vec<_> = settings.bdks.iter().map(|bdk| bdk.mode.name()).collect();
+    modes.sort_unstable();
+    modes.dedup();
+    let mut record = log.record(Kind::ServerStarted).because(concat!("version ", env!("CARGO_PKG_VERSION")));
+    record.mode = Some(modes.join(" "));
+    record
+}
+
+async fn open_sessions(
+    settings: &Settings,
+    hsm: &Arc<dyn HsmFactory>,
+    log: &AuditLog,
+) -> Result<Vec<KeyDeriver>, StartError> {
+    let mut derivers = Vec::with_capacity(settings.derivers);
+    let queue = EACH_DERIVER.saturating_mul(settings.derivers);
+    for index in 0..settings.derivers {
+        let (factory, log) = (Arc::clone(hsm), log.clone());
+        let opening = tokio::task::spawn_blocking(move || KeyDeriver::start(index, factory, log, queue)).await;
+        derivers.push(opening.unwrap_or(Err(VisitError::Panicked)).map_err(StartError::Hsm)?);
+    }
+    Ok(derivers)
+}
+
+/// What the actors are made with.
+struct Office {
+    settings: Settings,
+    store: Store,
+    log: AuditLog,
+    supervisor: Supervisor,
+    derivers: Vec<KeyDeriver>,
+}
+
+impl Office {
+    /// For actors that are asked on behalf of admitted requests: nobody leaves before their answer, because it may
+    /// carry what must be written down.
+    fn inside(&self) -> Limits {
+        Limits {
+            inside: self.settings.admission.saturating_add(BESIDES),
+            waiting: BESIDES,
+            queue_wait: self.settings.queue_wait,
+            timeout: None,
+        }
+    }
+
+    fn link(&self, acquirer: Arc<dyn Acquirer>, clock: Arc<dyn Clock>, up: watch::Sender<bool>) -> Gate<AcquirerLink> {
+        let timeout = self.settings.acquirer_timeout;
+        self.supervisor.supervise(self.inside(), move || {
+            AcquirerLink::new(Arc::clone(&acquirer), timeout, clock.now_ms(), up.clone())
+        })
+    }
+
+    fn keys(&self) -> Gate<KeyManager> {
+        let (bdks, derivers) = (self.settings.bdks.clone(), self.derivers.clone());
+        let non_p2pe = if self.settings.accept_non_p2pe { NonP2pe::Accepted } else { NonP2pe::Refused };
+        // Here requests queue: the HSM is what there is least of.
+        let limits = Limits {
+            inside: EACH_DERIVER.saturating_mul(self.settings.derivers),
+            waiting: self.settings.admission.saturating_add(BESIDES),
+            ..self.inside()
+        };
+        self.supervisor.supervise(limits, move || KeyManager::new(&bdks, derivers.clone(), non_p2pe))
+    }
+
+    fn auditor(&self, keys: &Gate<KeyManager>) -> Gate<Auditor> {
+        let (log, store, keys) = (self.log.clone(), self.store.clone(), keys.clone());
+        let (window, signed) = (self.settings.audit_window, watch::Sender::new(0));
+        self.supervisor.supervise(self.inside(), move || {
+            Auditor::new(log.clone(), store.clone(), keys.clone(), window, signed.clone())
+        })
+    }
+
+    fn tokenizer(&self, auditor: &Gate<Auditor>, keys: &Gate<KeyManager>) -> Gate<Tokenizer> {
+        let (log, store, auditor, keys) = (self.log.clone(), self.store.clone(), auditor.clone(), keys.clone());
+        let fault_limit = self.settings.fault_limit;
+        self.supervisor.supervise(self.inside(), move || {
+            Tokenizer::new(store.clone(), log.clone(), auditor.clone(), keys.clone(), fault_limit)
+        })
+    }
+
+    fn cashier(
+        &self,
+        tokenizer: &Gate<Tokenizer>,
+        link: &Gate<AcquirerLink>,
+        strays: mpsc::Sender<crate::store::job::PaymentId>,
+    ) -> Gate<Cashier> {
+        let (log, store, tokenizer, link) = (self.log.clone(), self.store.clone(), tokenizer.clone(), link.clone());
+        let patience = PATIENCE.min(self.settings.request_timeout / 2);
+        self.supervisor.supervise(self.inside(), move || {
+            Cashier::new(store.clone(), log.clone(), tokenizer.clone(), link.clone(), strays.clone(), patience)
+        })
+    }
+
+    fn directory(&self, tokenizer: &Gate<Tokenizer>, cashier: &Gate<Cashier>) -> Gate<Directory> {
+        let staff = Staff {
+            supervisor: self.supervisor.clone(),
+            limits: Limits { waiting: 0, timeout: Some(self.settings.request_timeout), ..self.inside() },
+            store: self.store.clone(),
+            log: self.log.clone(),
+            tokenizer: tokenizer.clone(),
+            cashier: cashier.clone(),
+        };
+        let limits = Limits {
+            inside: self.settings.admission.saturating_add(IDENTIFIED),
+            waiting: IDENTIFIED,
+            timeout: Some(self.settings.request_timeout),
+            ..self.inside()
+        };
+        self.supervisor.supervise(limits, move || Directory::new(staff.clone()))
+    }
+
+    /// Starts what works by itself, and opens the doors.
+    fn open(self, gates: Gates, factory: Arc<dyn HsmFactory>, acquirer_up: watch::Receiver<bool>) -> House {
+        let Self { settings, store, log, supervisor, derivers } = self;
+        let (up, store_up) = watch::channel(true);
+        let runtime = supervisor.runtime();
+        runtime.spawn(pulse(store.clone(), log.clone(), gates.auditor.clone(), up));
+        runtime.spawn(sign_again_and_again(gates.auditor.clone(), settings.sign_every));
+        runtime.spawn(watch_devices(gates.directory.clone(), store.clone(), DEVICES));
+        let admission = Arc::new(Semaphore::new(settings.admission.min(Semaphore::MAX_PERMITS)));
+        let draining = watch::Sender::new(false);
+        runtime.spawn(drain_when_given_up(supervisor.clone(), draining.clone()));
+        let next_link = AtomicU64::new(0);
+        House(Arc::new(Inner {
+            settings,
+            log,
+            supervisor,
+            gates,
+            derivers,
+            factory,
+            admission,
+            draining,
+            drain_begun: AtomicBool::new(false),
+            store_up,
+            acquirer_up,
+            next_link,
+        }))
+    }
+}
+
+async fn sign_again_and_again(auditor: Gate<Auditor>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        if let Err(refused) = auditor.ask(Sign).await {
+            if refused == GateError::Stopped(<Auditor as crate::gate::Agent>::NAME).into() {
+                return;
+            }
+            tracing::warn!(cause = refused.cause, "the audit log's head could not be signed");
+        }
+    }
+}
+
+/// A process that cannot go on takes no new requests.
+async fn drain_when_given_up(supervisor: Supervisor, draining: watch::Sender<bool>) {
+    if supervisor.given_up().wait_for(Option::is_some).await.is_ok() {
+        draining.send_replace(true);
+    }
+}

@@ -1,0 +1,354 @@
+//! One thread and one HSM session: everything the server asks of the HSM happens on such a thread.
+//!
+//! Frames of one device always come to the same deriver, so that its session's tree of that device is warm. After a
+//! panic or an outage the session is dropped and opened anew, at once the first time, then with growing pauses; while
+//! there is none, whoever asks hears so at once.
+//!
+//! Architecture invariant: nothing here waits asynchronously, and no other file calls an [`Hsm`].
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use warifu_hsm::{CallTally, Hsm, HsmError, HsmFactory};
+
+use crate::auditor::{AuditLog, Due};
+use crate::record::{Kind, Record};
+use crate::refused::with_source;
+use crate::supervisor::pause;
+
+/// Pause between two tries to tell a busy deriver to stop.
+const STOP_RETRY: Duration = Duration::from_millis(10);
+
+/// Something to be done in the HSM.
+pub trait Visit: Send + 'static {
+    /// What comes of it.
+    type Reply: Send + 'static;
+
+    /// Does it, and says in its record what it learns.
+    fn run(self, hsm: &mut dyn Hsm, record: &mut Record) -> Result<Self::Reply, HsmError>;
+}
+
+/// What a visit came to.
+pub struct Visited<T> {
+    /// Its result.
+    pub result: Result<T, VisitError>,
+    /// The record of the calls it made, if it got as far as to make any.
+    pub due: Option<Due>,
+}
+
+/// Why a visit came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum VisitError {
+    /// Too many are waiting.
+    #[error("too many requests are waiting for the HSM")]
+    Busy,
+    /// There is no session at the moment.
+    #[error("there is no HSM session at the moment")]
+    Away,
+    /// The thread panicked over it.
+    #[error("the key deriver panicked")]
+    Panicked,
+    /// The HSM said no, or failed.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
+}
+
+/// The way to one deriver. Cheap to clone; the thread ends when the last of them is gone.
+#[derive(Clone)]
+pub struct KeyDeriver {
+    errands: SyncSender<Box<dyn Errand>>,
+    up: watch::Receiver<bool>,
+}
+
+impl KeyDeriver {
+    /// Starts a deriver and waits for its first session.
+    ///
+    /// # Errors
+    /// When the first session cannot be opened, or there is no thread to be had.
+    pub fn start(index: usize, factory: Arc<dyn HsmFactory>, log: AuditLog, queue: usize) -> Result<Self, VisitError> {
+        let (errands, asked) = sync_channel(queue.max(1));
+        let (up, is_up) = watch::channel(false);
+        let (first, opened) = std::sync::mpsc::channel();
+        let work = move || {
+            let mut bench = Bench { factory, log, session: None, failures: 0, up };
+            let ready = bench.open();
+            let go_on = ready.is_ok();
+            if first.send(ready).is_ok() && go_on {
+                bench.serve(&asked);
+            }
+        };
+        let thread = thread::Builder::new().name(format!("key-deriver-{index}"));
+        thread.spawn(work).map_err(|_| VisitError::Away)?;
+        match opened.recv() {
+            Ok(Ok(())) => Ok(Self { errands, up: is_up }),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(VisitError::Panicked),
+        }
+    }
+
+    /// Whether it has a session.
+    pub fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Visits the HSM. The record is written by whoever takes the result further, see [`Due`].
+    pub async fn visit<V: Visit>(&self, visit: V, record: Record) -> Visited<V::Reply> {
+        if !self.is_up() {
+            return Visited { result: Err(VisitError::Away), due: None };
+        }
+        let (reply, told) = oneshot::channel();
+        let refused = match self.errands.try_send(Box::new(Asked { visit, record, reply })) {
+            Ok(()) => match told.await {
+                Ok(visited) => return visited,
+                Err(_) => VisitError::Panicked,
+            },
+            Err(TrySendError::Full(_)) => VisitError::Busy,
+            Err(TrySendError::Disconnected(_)) => VisitError::Away,
+        };
+        Visited { result: Err(refused), due: None }
+    }
+
+    /// Finishes what is queued, closes the session and ends the thread; resolves when that is done.
+    pub async fn stop(&self) {
+        let mut up = self.up.clone();
+        // A full queue empties, unless the HSM hangs: then the caller's patience ends this.
+        while let Err(TrySendError::Full(_)) = self.errands.try_send(Box::new(Last)) {
+            tokio::time::sleep(STOP_RETRY).await;
+        }
+        // The thread drops its side as the very last thing.
+        while up.changed().await.is_ok() {}
+    }
+
+    /// Makes the thread panic over its next errand.
+    #[cfg(any(test, feature = "fault-injection"))]
+    pub fn panic_next(&self) {
+        // A full queue is a fault of the test, which then sees no panic.
+        let _ = self.errands.try_send(Box::new(PanicNext));
+    }
+}
+
+/// What the thread works with.
+struct Bench {
+    factory: Arc<dyn HsmFactory>,
+    log: AuditLog,
+    session: Option<Box<dyn Hsm>>,
+    /// Sessions lost or not opened since the last visit that went well.
+    failures: usize,
+    up: watch::Sender<bool>,
+}
+
+/// Whether a session can be used again.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Spoiled,
+}
+
+impl Bench {
+    fn serve(mut self, asked: &Receiver<Box<dyn Errand>>) {
+        let mut panic_next = false;
+        while let Ok(errand) = asked.recv() {
+            match errand.order() {
+                Order::Work => {}
+                Order::PanicNext => {
+                    panic_next = true;
+                    continue;
+                }
+                Order::Stop => break,
+            }
+            let fate = match &mut self.session {
+                None => {
+                    errand.refuse();
+                    Fate::Spoiled
+                }
+                Some(session) => errand.run(session.as_mut(), &self.log, std::mem::take(&mut panic_next)),
+            };
+            match fate {
+                Fate::Kept => self.failures = 0,
+                Fate::Spoiled if !self.renew(asked) => break,
+                Fate::Spoiled => {}
+            }
+        }
+        self.up.send_replace(false);
+        self.close();
+    }
+
+    /// Gets a new session, however long it takes; `false` when nobody will ask any more.
+    fn renew(&mut self, asked: &Receiver<Box<dyn Errand>>) -> bool {
+        metrics::counter!("warifu_deriver_restarts_total").increment(1);
+        self.close();
+        loop {
+            let wait = pause(self.failures);
+            self.failures += 1;
+            if !wait.is_zero() {
+                self.up.send_replace(false);
+                if !refuse_for(wait, asked) {
+                    return false;
+                }
+            }
+            if self.open().is_ok() {
+                return true;
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<(), VisitError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| self.factory.session()));
+        let opened = match opened {
+            Ok(opened) => opened.map_err(VisitError::Hsm),
+            Err(_) => Err(VisitError::Panicked),
+        };
+        match opened {
+            Ok(mut session) => {
+                let mut calls = self.factory.take_calls();
+                calls.add(&calls_of(session.as_mut()));
+                self.owe(self.log.record(Kind::HsmSessionOpened).with_calls(&calls));
+                self.session = Some(session);
+                self.up.send_replace(true);
+                Ok(())
+            }
+            Err(error) => {
+                self.up.send_replace(false);
+                tracing::error!(error = with_source(&error), "an HSM session could not be opened");
+                let record = self.log.record(Kind::HsmFailed).with_calls(&self.factory.take_calls());
+                self.owe(record.because(with_source(&error)));
+                Err(error)
+            }
+        }
+    }
+
+    /// Drops the session, whatever it does about it.
+    fn close(&mut self) {
+        if let Some(session) = self.session.take()
+            && catch_unwind(AssertUnwindSafe(|| drop(session))).is_err()
+        {
+            tracing::error!("an HSM session panicked while it was closed");
+        }
+    }
+
+    /// The collector writes it: a thread does not wait for the store.
+    fn owe(&self, record: Record) {
+        drop(self.log.due(record));
+    }
+}
+
+/// Says no to whoever asks during a pause; `false` when nobody will any more.
+fn refuse_for(wait: Duration, asked: &Receiver<Box<dyn Errand>>) -> bool {
+    let until = Instant::now() + wait;
+    loop {
+        match asked.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(errand) if errand.order() == Order::Stop => return false,
+            Ok(errand) => errand.refuse(),
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+fn calls_of(session: &mut dyn Hsm) -> CallTally {
+    catch_unwind(AssertUnwindSafe(|| session.take_calls())).unwrap_or_default()
+}
+
+/// A visit with its record and the way back.
+trait Errand: Send {
+    fn run(self: Box<Self>, hsm: &mut dyn Hsm, log: &AuditLog, panic: bool) -> Fate;
+    fn refuse(self: Box<Self>);
+
+    fn order(&self) -> Order {
+        Order::Work
+    }
+}
+
+/// What an errand is to the thread itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Work,
+    #[cfg_attr(not(any(test, feature = "fault-injection")), expect(dead_code, reason = "fault injection orders it"))]
+    PanicNext,
+    Stop,
+}
+
+/// The last errand.
+struct Last;
+
+impl Errand for Last {
+    fn run(self: Box<Self>, _: &mut dyn Hsm, _: &AuditLog, _: bool) -> Fate {
+        Fate::Kept
+    }
+
+    fn refuse(self: Box<Self>) {}
+
+    fn order(&self) -> Order {
+        Order::Stop
+    }
+}
+
+struct Asked<V: Visit> {
+    visit: V,
+    record: Record,
+    reply: oneshot::Sender<Visited<V::Reply>>,
+}
+
+impl<V: Visit> Errand for Asked<V> {
+    fn run(self: Box<Self>, hsm: &mut dyn Hsm, log: &AuditLog, panic: bool) -> Fate {
+        let Self { visit, mut record, reply } = *self;
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            assert!(!panic, "injected fault");
+            visit.run(hsm, &mut record)
+        }));
+        record.at_ms = log.clock().now_ms();
+        let record = record.with_calls(&calls_of(hsm));
+        let (result, record, fate) = told(done, record);
+        // Who no longer waits for the result leaves its record to the collector.
+        let _ = reply.send(Visited { result, due: Some(log.due(record)) });
+        fate
+    }
+
+    fn refuse(self: Box<Self>) {
+        let _ = self.reply.send(Visited { result: Err(VisitError::Away), due: None });
+    }
+}
+
+/// The result, what the record says of it, and whether the session survives it.
+fn told<T>(
+    done: Result<Result<T, HsmError>, Box<dyn Any + Send>>,
+    mut record: Record,
+) -> (Result<T, VisitError>, Record, Fate) {
+    match done {
+        Ok(Ok(reply)) => (Ok(reply), record, Fate::Kept),
+        Ok(Err(error)) => {
+            let fate = if error.is_outage() { Fate::Spoiled } else { Fate::Kept };
+            let refused_frame = fate == Fate::Kept && record.kind == Kind::FrameOpened;
+            record.kind = if refused_frame { Kind::FrameRefused } else { Kind::HsmFailed };
+            let record = record.because(with_source(&error));
+            (Err(VisitError::Hsm(error)), record, fate)
+        }
+        Err(_) => {
+            record.kind = Kind::HsmFailed;
+            let record = record.because(VisitError::Panicked);
+            (Err(VisitError::Panicked), record, Fate::Spoiled)
+        }
+    }
+}
+
+/// Makes the next errand panic.
+#[cfg(any(test, feature = "fault-injection"))]
+struct PanicNext;
+
+#[cfg(any(test, feature = "fault-injection"))]
+impl Errand for PanicNext {
+    fn run(self: Box<Self>, _: &mut dyn Hsm, _: &AuditLog, _: bool) -> Fate {
+        Fate::Kept
+    }
+
+    fn refuse(self: Box<Self>) {}
+
+    fn order(&self) -> Order {
+        Order::PanicNext
+    }
+}
