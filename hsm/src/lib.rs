@@ -7,6 +7,7 @@
 //! An [`Hsm`] is used by one thread at a time.
 
 mod calls;
+pub mod doctor;
 mod error;
 mod fit;
 pub mod pkcs11;

@@ -24,7 +24,9 @@ const SPY_MISSING: &str = "the PKCS#11 spy is not installed. Type: sudo apt-get 
 fn find_spy() -> PathBuf {
     ["x86_64-linux-gnu", "aarch64-linux-gnu", ""]
         .iter()
-        .flat_map(|triplet| ["", "pkcs11"].map(|folder| Path::new("/usr/lib").join(triplet).join(folder).join("pkcs11-spy.so")))
+        .flat_map(|triplet| {
+            ["", "pkcs11"].map(|folder| Path::new("/usr/lib").join(triplet).join(folder).join("pkcs11-spy.so"))
+        })
         .chain([PathBuf::from("/usr/lib64/pkcs11/pkcs11-spy.so")])
         .find(|path| path.is_file())
         .expect(SPY_MISSING)

@@ -25,6 +25,7 @@ mod slot;
 mod softhsm;
 mod tdes_ik;
 mod template;
+pub(crate) mod trial;
 
 pub use hsm::Pkcs11Hsm;
 pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, masked_bdk_label};

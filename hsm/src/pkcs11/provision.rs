@@ -6,7 +6,7 @@ use std::path::Path;
 
 use cryptoki::session::UserType;
 use cryptoki_sys::{
-    CK_ATTRIBUTE_TYPE, CKA_DERIVE, CKA_EC_PARAMS, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_KEY_TYPE, CKA_LABEL, CKA_PRIVATE,
+    CK_ATTRIBUTE_TYPE, CKA_DERIVE, CKA_EC_PARAMS, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_KEY_TYPE, CKA_PRIVATE,
     CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3,
     CKK_EC, CKK_GENERIC_SECRET, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
 };
@@ -18,6 +18,7 @@ use super::mechanism::Mechanism;
 use super::module::ModuleUse;
 use super::objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, lookup, masked_bdk_label};
 use super::pin::Pin;
+use super::raw::Handle;
 use super::session::HsmSession;
 use super::slot::{self, Slot};
 use super::template::{Attribute, Exposure, Life, secret_key, ulong};
@@ -148,11 +149,27 @@ fn generate_secret(
 }
 
 fn generate_audit_pair(session: &HsmSession) -> Result<(), HsmError> {
+    generate_pair(session, AUDIT_LABEL, Life::Token).map(drop)
+}
+
+/// A signing pair for a trial, which dies with the session.
+pub(super) fn signing_session_pair(session: &HsmSession) -> Result<(Handle, Handle), HsmError> {
+    generate_pair(session, "warifu/trial", Life::Session)
+}
+
+/// The template of a secret for a trial, which dies with the session: 14 attributes.
+pub(super) fn generic_session_secret() -> Vec<Attribute<'static>> {
+    let mut template = secret_key(CKK_GENERIC_SECRET, Life::Session, Exposure::Never, &[CKA_SIGN]).to_vec();
+    template.push(Attribute::number(CKA_VALUE_LEN, ulong(KeyLen::K256.bytes())));
+    template
+}
+
+fn generate_pair(session: &HsmSession, label: &str, life: Life) -> Result<(Handle, Handle), HsmError> {
     let public = [
         Attribute::class(CKO_PUBLIC_KEY),
         Attribute::number(CKA_KEY_TYPE, CKK_EC),
-        Attribute::label(AUDIT_LABEL),
-        Attribute::flag(CKA_TOKEN, true),
+        Attribute::label(label),
+        Attribute::flag(CKA_TOKEN, life == Life::Token),
         Attribute::flag(CKA_PRIVATE, false),
         Attribute::flag(CKA_VERIFY, true),
         Attribute::bytes(CKA_EC_PARAMS, &P256),
@@ -160,8 +177,8 @@ fn generate_audit_pair(session: &HsmSession) -> Result<(), HsmError> {
     let private = [
         Attribute::class(CKO_PRIVATE_KEY),
         Attribute::number(CKA_KEY_TYPE, CKK_EC),
-        Attribute::bytes(CKA_LABEL, AUDIT_LABEL.as_bytes()),
-        Attribute::flag(CKA_TOKEN, true),
+        Attribute::label(label),
+        Attribute::flag(CKA_TOKEN, life == Life::Token),
         Attribute::flag(CKA_PRIVATE, true),
         Attribute::flag(CKA_SENSITIVE, true),
         Attribute::flag(CKA_EXTRACTABLE, false),

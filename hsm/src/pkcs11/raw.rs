@@ -19,6 +19,7 @@ use std::ptr;
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_FUNCTION_LIST, CK_OBJECT_HANDLE, CK_RV, CK_ULONG,
     CKR_ATTRIBUTE_SENSITIVE, CKR_BUFFER_TOO_SMALL, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR,
+    CKR_SIGNATURE_INVALID, CKR_SIGNATURE_LEN_RANGE,
 };
 
 use super::ckr;
@@ -114,11 +115,7 @@ impl HsmSession {
         });
         match verified {
             Ok(()) => Ok(Verdict::Right),
-            Err(HsmError::Pkcs11 { code, .. })
-                if matches!(code, cryptoki_sys::CKR_SIGNATURE_INVALID | cryptoki_sys::CKR_SIGNATURE_LEN_RANGE) =>
-            {
-                Ok(Verdict::Wrong)
-            }
+            Err(HsmError::Pkcs11 { code: CKR_SIGNATURE_INVALID | CKR_SIGNATURE_LEN_RANGE, .. }) => Ok(Verdict::Wrong),
             Err(other) => Err(other),
         }
     }
@@ -204,13 +201,13 @@ impl HsmSession {
         Ok(Handle(made))
     }
 
-    /// Makes a key pair in the slot. One call.
+    /// Makes a key pair in the slot: public, private. One call.
     pub(super) fn generate_key_pair(
         &self,
         mechanism: Mechanism<'_>,
         public: &[Attribute<'_>],
         private: &[Attribute<'_>],
-    ) -> Result<(), HsmError> {
+    ) -> Result<(Handle, Handle), HsmError> {
         let (mut public_handle, mut private_handle) = (0, 0);
         self.call("C_GenerateKeyPair", self.list().C_GenerateKeyPair, |function| {
             mechanism.lend(|mechanism| {
@@ -234,7 +231,8 @@ impl HsmSession {
                     })
                 })
             })
-        })
+        })?;
+        Ok((Handle(public_handle), Handle(private_handle)))
     }
 
     /// Wraps `key` into `out`, which it fills exactly. One call.

@@ -95,7 +95,7 @@ impl VaultKeys {
         let clear = SecretBytes::filled(sealed.ciphertext.len(), |buffer| {
             written = session.decrypt(mechanism, key, &sealed.ciphertext, buffer);
         });
-        let len = written.or_else(|error| Err(bad_data_or_outage(session, error)))?;
+        let len = written.map_err(|error| bad_data_or_outage(session, error))?;
         clear.expose().get(..len).and_then(|digits| Pan::parse(digits).ok()).ok_or(HsmError::Sealed)
     }
 }

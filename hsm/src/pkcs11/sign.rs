@@ -24,15 +24,17 @@ pub(super) fn audit_public_key(session: &HsmSession) -> Result<[u8; POINT_LEN], 
     let object = objects::find(session, AUDIT_LABEL, CKO_PUBLIC_KEY)?;
     let mut value = [0; POINT_LEN + 2];
     let len = session.bytes(object, CKA_EC_POINT, &mut value)?;
-    let point = match &value[..len] {
+    point(&value[..len]).ok_or_else(|| HsmError::KeyUnfit {
+        label: AUDIT_LABEL.to_owned(),
+        reason: "CKA_EC_POINT is no uncompressed point of P-256",
+    })
+}
+
+/// The point in a `CKA_EC_POINT`.
+pub(super) fn point(value: &[u8]) -> Option<[u8; POINT_LEN]> {
+    let point = match value {
         [0x04, 0x41, point @ ..] if point.len() == POINT_LEN => point,
         bare => bare,
     };
-    match <[u8; POINT_LEN]>::try_from(point) {
-        Ok(point) if point[0] == 0x04 => Ok(point),
-        _ => Err(HsmError::KeyUnfit {
-            label: AUDIT_LABEL.to_owned(),
-            reason: "CKA_EC_POINT is no uncompressed point of P-256",
-        }),
-    }
+    <[u8; POINT_LEN]>::try_from(point).ok().filter(|point| point[0] == 0x04)
 }

@@ -6,12 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
+use cryptoki::slot::{SlotInfo, TokenInfo};
 
 use super::hsm::Pkcs11Hsm;
 use super::module::{Module, ModuleUse};
 use super::pin::Pin;
 use super::session::HsmSession;
 use super::{ckr, self_test};
+use crate::doctor::ModuleFacts;
 use crate::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
 
 /// Which slot to open, and how it is used.
@@ -124,8 +126,29 @@ impl Slot {
         self.begin(opened)
     }
 
-    pub(super) fn shared(&self) -> &OpenSlot {
-        &self.0
+    /// What module, slot and token say of themselves.
+    pub(crate) fn facts(&self) -> Result<(ModuleFacts, SlotInfo, TokenInfo), HsmError> {
+        let module = self.0.module();
+        for function in ["C_GetInfo", "C_GetSlotInfo", "C_GetTokenInfo"] {
+            self.0.calls().count(function);
+        }
+        let info = module.pkcs11.get_library_info().map_err(|cause| ckr::of_cryptoki("C_GetInfo", cause))?;
+        let slot = self.0.slot;
+        let slot_info = module.pkcs11.get_slot_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetSlotInfo", cause))?;
+        let token = module.pkcs11.get_token_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetTokenInfo", cause))?;
+        let facts = ModuleFacts {
+            path: module.path.display().to_string(),
+            description: info.library_description().to_owned(),
+            manufacturer: info.manufacturer_id().to_owned(),
+            version: info.library_version().to_string(),
+            pkcs11: info.cryptoki_version().to_string(),
+        };
+        Ok((facts, slot_info, token))
+    }
+
+    /// The slot's number.
+    pub(crate) fn id(&self) -> u64 {
+        self.0.slot.id()
     }
 
     fn begin(&self, opened: cryptoki::error::Result<Session>) -> Result<HsmSession, HsmError> {
@@ -142,10 +165,6 @@ impl Slot {
 impl OpenSlot {
     pub(super) fn module(&self) -> &Module {
         &self.module
-    }
-
-    pub(super) fn id(&self) -> cryptoki::slot::Slot {
-        self.slot
     }
 
     pub(super) fn cache_nodes(&self) -> usize {

@@ -16,7 +16,8 @@ fn calls(tally: &CallTally, function: &str) -> u32 {
 }
 
 fn legal_counters(scheme: Scheme, after: u32) -> impl Iterator<Item = u32> {
-    std::iter::successors(scheme.next_counter(after), move |counter| scheme.next_counter(counter.get())).map(|counter| counter.get())
+    std::iter::successors(scheme.next_counter(after), move |counter| scheme.next_counter(counter.get()))
+        .map(|counter| counter.get())
 }
 
 #[test]

@@ -19,7 +19,8 @@ fn named(name: &str, scheme: Scheme, mode: DecryptionMode) -> BdkSpec {
 fn bystander(slot: &Slot) -> Session {
     let pkcs11 = Pkcs11::new(module()).unwrap();
     let found = pkcs11.get_slots_with_token().unwrap();
-    let wanted = |slot_id: &cryptoki::slot::Slot| pkcs11.get_token_info(*slot_id).unwrap().label() == slot.token_label();
+    let wanted =
+        |slot_id: &cryptoki::slot::Slot| pkcs11.get_token_info(*slot_id).unwrap().label() == slot.token_label();
     pkcs11.open_rw_session(found.into_iter().find(wanted).unwrap()).unwrap()
 }
 

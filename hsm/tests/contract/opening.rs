@@ -60,7 +60,8 @@ fn frames_under_published_working_keys_open_in_every_mode() {
         let mut hsm = subject.session();
         let bdk = test_key(&subject.spec);
         for record in &records {
-            let is_data_key = record["usage"] == "data_encrypt" && record["key_type"].as_str().is_some_and(|t| t.starts_with("AES"));
+            let is_data_key =
+                record["usage"] == "data_encrypt" && record["key_type"].as_str().is_some_and(|t| t.starts_with("AES"));
             if record["kind"] != "aes_dukpt_working_key" || !is_data_key {
                 continue;
             }

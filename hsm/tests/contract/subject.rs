@@ -66,6 +66,9 @@ pub(crate) fn backends() -> Vec<Subject> {
     let mut backends: Vec<_> = all().into_iter().filter(hardware_aes128).collect();
     backends.dedup_by_key(|subject| subject.backend);
     backends.truncate(2);
-    assert_eq!(backends.iter().map(|subject| subject.backend).collect::<Vec<_>>(), [Backend::Software, Backend::SoftHsm]);
+    assert_eq!(
+        backends.iter().map(|subject| subject.backend).collect::<Vec<_>>(),
+        [Backend::Software, Backend::SoftHsm]
+    );
     backends
 }

@@ -26,7 +26,9 @@ fn a_card_has_one_fingerprint_at_a_merchant_and_another_elsewhere() {
         let first = one.fingerprint(&merchant("shop-1"), &pan("4012888888881881")).unwrap();
         let again = two.fingerprint(&merchant("shop-1"), &pan("4012888888881881")).unwrap();
         assert!(first == again, "{}", subject.name);
-        for (shop, card) in [("shop-2", "4012888888881881"), ("shop-1", "4012888888881889"), ("shop-14", "012888888881881")] {
+        for (shop, card) in
+            [("shop-2", "4012888888881881"), ("shop-1", "4012888888881889"), ("shop-14", "012888888881881")]
+        {
             let other = one.fingerprint(&merchant(shop), &pan(card)).unwrap();
             assert!(other != first, "{} {shop}", subject.name);
         }
