@@ -119,7 +119,7 @@ impl Cli {
                 }
             })?;
             tokio::select! {
-                outcome = wire.run(ending) => outcome.context("the wire failed"),
+                ended = wire.run(ending) => ended.map(drop).context("the console failed"),
                 _ = terminated.recv() => Ok(()),
                 _ = interrupted.recv() => Ok(()),
             }

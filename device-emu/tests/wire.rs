@@ -299,6 +299,26 @@ fn quit_ends_it_at_once() {
 }
 
 #[test]
+fn quit_waits_two_seconds_for_a_host_that_does_not_read() {
+    let mut device = keypad(&[]);
+    let _host = device.connect();
+    device.until_status("peer connected");
+    device.say("slow 1000");
+    device.say(&format!("key {PAN} 3012 123"));
+    let start = Instant::now();
+    device.say("quit");
+    assert!(device.ended().success());
+    assert!((Duration::from_secs(1)..Duration::from_secs(5)).contains(&start.elapsed()));
+}
+
+#[test]
+fn a_device_whose_commands_cannot_be_read_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut device = keypad(&["--script", folder.path().to_str().unwrap()]);
+    assert_eq!(device.ended().code(), Some(1));
+}
+
+#[test]
 fn a_script_is_done_line_by_line() {
     let folder = tempfile::tempdir().unwrap();
     let script = folder.path().join("script");
