@@ -10,8 +10,14 @@
     reason = "a stage that cannot be set up fails the test"
 )]
 
+pub mod database;
+pub mod desk;
 pub mod otlp;
+pub mod raw;
 pub mod scan;
+pub mod sealer;
+pub mod shop;
+pub mod till;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -119,6 +125,34 @@ impl Server {
         };
         std::thread::spawn(move || drain(stdout));
         Self { process: Process(child), about, dir: dir.to_owned() }
+    }
+
+    /// Starts `warifu serve` on what a dev server left in `dir`; `about` is what that one said of itself. Ports are
+    /// free ones, learned from the log.
+    pub fn serve(dir: &Path, about: &Value, options: &Options) -> Self {
+        let (path, log) = (1..)
+            .map(|number| dir.join(format!("serve-{number}.log")))
+            .find_map(|path| Some((path.clone(), std::fs::File::create_new(path).ok()?)))
+            .expect("a number is free");
+        let mut command = Command::new(program("warifu"));
+        command.args(["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0", "--config"]);
+        command.arg(dir.join("warifu.toml")).env("RUST_LOG", "info").env("WARIFU__TELEMETRY__LOG_FORMAT", "json");
+        for (name, value) in &options.environment {
+            command.env(name, value);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("warifu starts");
+        let mut process = Process(child);
+        let serving = wait_for(Duration::from_secs(30), || {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let ended = process.0.try_wait().ok().flatten();
+            assert!(ended.is_none(), "the server ended ({ended:?}); its log ends with:\n{}", tail(&text));
+            let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            lines.into_iter().find(|line| line["message"] == "serving")
+        });
+        let mut about = about.clone();
+        about["server"] = json!(format!("https://{}", serving["grpc"].as_str().expect("where it listens")));
+        about["http"] = json!(format!("http://{}", serving["http"].as_str().expect("where its pages are")));
+        Self { process, about, dir: dir.to_owned() }
     }
 
     /// Its address.
@@ -243,13 +277,13 @@ pub struct OrderApp {
 impl OrderApp {
     /// Starts an order app as the module the server made.
     pub fn start(server: &Server) -> Self {
-        let mut command = Command::new(program("order_app"));
+        let mut command = Command::new(program("order-app"));
         command.args(["--session", "--server", &server.url(), "--ca"]).arg(server.file("ca"));
         command.arg("--cert").arg(server.file("module_cert")).arg("--key").arg(server.file("module_key"));
         let log =
             std::fs::OpenOptions::new().create(true).append(true).open(server.dir().join("order-app.log")).unwrap();
         let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().expect("order_app starts");
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).spawn().expect("order-app starts");
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         Self { process: Process(child), stdin, stdout }
@@ -260,7 +294,7 @@ impl OrderApp {
         writeln!(self.stdin, "{command}").unwrap();
         let mut answer = String::new();
         self.stdout.read_line(&mut answer).unwrap();
-        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("order_app, asked {command}, said {answer:?}"))
+        serde_json::from_str(&answer).unwrap_or_else(|_| panic!("order-app, asked {command}, said {answer:?}"))
     }
 
     /// Attaches a device.
@@ -284,6 +318,27 @@ impl OrderApp {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+}
+
+/// Looks again and again until there is something to see, at most `limit`.
+pub fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < end, "nothing came within {limit:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Looks again and again until it is so, at most `limit`.
+pub async fn until(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> bool) {
+    let end = Instant::now() + limit;
+    while !look().await {
+        assert!(Instant::now() < end, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
