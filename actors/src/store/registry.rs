@@ -37,15 +37,22 @@ enum Undone {
     Refused(StoreError),
 }
 
+/// What is to be changed.
+enum Change<'a> {
+    NewMerchant(&'a MerchantRecord),
+    NewModule(&'a ModuleRecord),
+    Block(&'a ModuleId),
+    NewDevice(&'a DeviceRecord),
+    Move { device: &'a DeviceId, to: device::State },
+}
+
 impl Registry {
     /// Registers a merchant. Its `created_at_ms` is the time of the record too.
     ///
     /// # Errors
     /// `Exists` if the id is taken.
     pub async fn register_merchant(&self, new: &MerchantRecord) -> Result<(), StoreError> {
-        let mut record = changed(new.created_at_ms, "merchant registered");
-        record.merchant = Some(new.id.to_string());
-        self.change(&record, "merchant", async |txn| Ok(merchant::insert(txn, new).await?)).await
+        self.make(Change::NewMerchant(new), new.created_at_ms).await
     }
 
     /// Registers a module of a merchant.
@@ -53,16 +60,7 @@ impl Registry {
     /// # Errors
     /// `Exists` if its id or certificate is taken, `NotFound` if there is no such merchant.
     pub async fn register_module(&self, new: &ModuleRecord) -> Result<(), StoreError> {
-        let mut record = changed(new.created_at_ms, "module registered");
-        record.merchant = Some(new.merchant.to_string());
-        record.module = Some(new.id.to_string());
-        self.change(&record, "module", async |txn| {
-            if !merchant::exists(txn, &new.merchant).await? {
-                return Err(Undone::Refused(StoreError::NotFound("merchant")));
-            }
-            Ok(module::insert(txn, new).await?)
-        })
-        .await
+        self.make(Change::NewModule(new), new.created_at_ms).await
     }
 
     /// Blocks a module for good; blocking it again changes nothing.
@@ -70,13 +68,7 @@ impl Registry {
     /// # Errors
     /// `NotFound` if there is no such module.
     pub async fn block_module(&self, id: &ModuleId, at_ms: i64) -> Result<(), StoreError> {
-        let mut record = changed(at_ms, "module blocked");
-        record.module = Some(id.to_string());
-        self.change(&record, "module", async |txn| {
-            module::by_id(txn, id).await?.ok_or(Undone::Refused(StoreError::NotFound("module")))?;
-            Ok(module::set_state(txn, id, ModuleState::Blocked).await?)
-        })
-        .await
+        self.make(Change::Block(id), at_ms).await
     }
 
     /// Registers a device of a merchant.
@@ -84,17 +76,7 @@ impl Registry {
     /// # Errors
     /// `Exists` if its id or key serial number is taken, `NotFound` if there is no such merchant.
     pub async fn register_device(&self, new: &DeviceRecord) -> Result<(), StoreError> {
-        let mut record = changed(new.created_at_ms, "device registered");
-        record.merchant = Some(new.merchant.to_string());
-        record.device = Some(new.id.to_string());
-        record.ksn = Some(new.ksn_device.device().to_string());
-        self.change(&record, "device", async |txn| {
-            if !merchant::exists(txn, &new.merchant).await? {
-                return Err(Undone::Refused(StoreError::NotFound("merchant")));
-            }
-            Ok(super::device::insert(txn, new).await?)
-        })
-        .await
+        self.make(Change::NewDevice(new), new.created_at_ms).await
     }
 
     /// Moves a device to another state; its faults are forgotten.
@@ -102,18 +84,7 @@ impl Registry {
     /// # Errors
     /// `IllegalMove` if the life of a device has no such move, `NotFound` if there is no such device.
     pub async fn set_device_state(&self, id: &DeviceId, to: device::State, at_ms: i64) -> Result<(), StoreError> {
-        let mut record = changed(at_ms, become_cause(to));
-        record.device = Some(id.to_string());
-        self.change(&record, "device", async |txn| {
-            let device = super::device::by_id(txn, id).await?;
-            let device = device.ok_or(Undone::Refused(StoreError::NotFound("device")))?;
-            let to = device.state.become_state(to).map_err(|error| Undone::Refused(error.into()))?;
-            match super::device::move_state(txn, id, device.state, to).await? {
-                true => Ok(()),
-                false => Err(Undone::Failed(bulk::changed_meanwhile())),
-            }
-        })
-        .await
+        self.make(Change::Move { device: id, to }, at_ms).await
     }
 
     /// Writes a record of something that changed nothing here, such as a use of the HSM by an operator's command.
@@ -122,42 +93,101 @@ impl Registry {
     }
 
     /// One change and its record, in one transaction; again when another process was faster.
-    async fn change<F>(&self, record: &Record, what: &'static str, change: F) -> Result<(), StoreError>
-    where
-        F: AsyncFn(&DatabaseTransaction) -> Result<(), Undone>,
-    {
-        let mut raced = None;
-        for _ in 0..TRIES {
-            match self.try_change(record, &change).await {
+    async fn make(&self, change: Change<'_>, at_ms: i64) -> Result<(), StoreError> {
+        let line = change.record(at_ms).to_line();
+        let mut tries = 1;
+        loop {
+            match self.try_to(&change, &line).await {
                 Ok(()) => return Ok(()),
-                Err(Undone::Refused(error)) => return Err(error),
-                Err(Undone::Failed(failure @ Failure::Race(_))) => raced = Some(failure),
+                Err(Undone::Failed(Failure::Race(_))) if tries < TRIES => tries += 1,
+                // A key that is there each time was not a race.
+                Err(Undone::Failed(Failure::Race(cause))) if cause.is_unique_key() => {
+                    return Err(StoreError::Exists(change.subject()));
+                }
                 Err(Undone::Failed(failure)) => return Err(failure.into()),
+                Err(Undone::Refused(error)) => return Err(error),
             }
-        }
-        match raced {
-            // A key that is there each time was not a race.
-            Some(Failure::Race(cause)) if cause.is_unique_key() => Err(StoreError::Exists(what)),
-            Some(failure) => Err(failure.into()),
-            None => Err(StoreError::Stopped),
         }
     }
 
-    async fn try_change<F>(&self, record: &Record, change: &F) -> Result<(), Undone>
-    where
-        F: AsyncFn(&DatabaseTransaction) -> Result<(), Undone>,
-    {
+    async fn try_to(&self, change: &Change<'_>, line: &String) -> Result<(), Undone> {
         let txn = self.store.begin().await?;
         let (tree, owner) = audit::tree_locked(&txn, &self.log).await?;
-        change(&txn).await?;
-        let appended = audit::append(&self.log, owner, &tree, &[record.to_line()])?;
+        change.apply(&txn).await?;
+        let appended = audit::append(&self.log, owner, &tree, std::slice::from_ref(line))?;
         bulk::write(&txn, appended.writes.into()).await?;
         Ok(txn.commit().await?)
     }
 }
 
-fn changed(at_ms: i64, what: &'static str) -> Record {
-    Record::new(u64::try_from(at_ms).unwrap_or_default(), Kind::RegistryChanged).because(what)
+impl Change<'_> {
+    async fn apply(&self, txn: &DatabaseTransaction) -> Result<(), Undone> {
+        match self {
+            Self::NewMerchant(new) => merchant::insert(txn, new).await?,
+            Self::NewModule(new) => {
+                known(merchant::exists(txn, &new.merchant).await?, "merchant")?;
+                module::insert(txn, new).await?;
+            }
+            Self::Block(id) => {
+                known(module::by_id(txn, id).await?.is_some(), "module")?;
+                module::set_state(txn, id, ModuleState::Blocked).await?;
+            }
+            Self::NewDevice(new) => {
+                known(merchant::exists(txn, &new.merchant).await?, "merchant")?;
+                super::device::insert(txn, new).await?;
+            }
+            Self::Move { device: id, to } => {
+                let device = super::device::by_id(txn, id).await?;
+                let device = device.ok_or(Undone::Refused(StoreError::NotFound("device")))?;
+                let to = device.state.become_state(*to).map_err(|error| Undone::Refused(error.into()))?;
+                if !super::device::move_state(txn, id, device.state, to).await? {
+                    return Err(bulk::changed_meanwhile().into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    const fn subject(&self) -> &'static str {
+        match self {
+            Self::NewMerchant(_) => "merchant",
+            Self::NewModule(_) | Self::Block(_) => "module",
+            Self::NewDevice(_) | Self::Move { .. } => "device",
+        }
+    }
+
+    fn record(&self, at_ms: i64) -> Record {
+        let mut record = Record::new(u64::try_from(at_ms).unwrap_or_default(), Kind::RegistryChanged);
+        match self {
+            Self::NewMerchant(new) => {
+                record.merchant = Some(new.id.to_string());
+                record.because("merchant registered")
+            }
+            Self::NewModule(new) => {
+                record.merchant = Some(new.merchant.to_string());
+                record.module = Some(new.id.to_string());
+                record.because("module registered")
+            }
+            Self::Block(id) => {
+                record.module = Some(id.to_string());
+                record.because("module blocked")
+            }
+            Self::NewDevice(new) => {
+                record.merchant = Some(new.merchant.to_string());
+                record.device = Some(new.id.to_string());
+                record.ksn = Some(new.ksn_device.device().to_string());
+                record.because("device registered")
+            }
+            Self::Move { device, to } => {
+                record.device = Some(device.to_string());
+                record.because(become_cause(*to))
+            }
+        }
+    }
+}
+
+fn known(known: bool, what: &'static str) -> Result<(), Undone> {
+    if known { Ok(()) } else { Err(Undone::Refused(StoreError::NotFound(what))) }
 }
 
 const fn become_cause(to: device::State) -> &'static str {
