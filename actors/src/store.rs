@@ -34,3 +34,6 @@ pub use module::{ModuleRecord, ModuleState};
 pub use registry::Registry;
 pub use token::TokenRecord;
 pub use writer::{Answer, TreeState, Writer, WriterSettings};
+
+#[cfg(test)]
+mod tests;

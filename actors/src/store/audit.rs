@@ -126,7 +126,7 @@ mod head {
 impl Store {
     /// Every log this store has, by name, with its number of records.
     pub async fn logs(&self) -> Result<Vec<(LogId, u64)>, StoreError> {
-        let rows = frontier::Entity::find().order_by_asc(frontier::Column::Log).all(self.reading()).await?;
+        let rows = self.all(frontier::Entity::find().order_by_asc(frontier::Column::Log)).await?;
         rows.into_iter()
             .map(|row| {
                 let log = LogId::parse(&row.log).map_err(|_| StoreError::Corrupt("audit_frontier.log"))?;
@@ -137,13 +137,12 @@ impl Store {
 
     /// Records of a log in their order: at most `limit` of those from `seq` on.
     pub async fn records(&self, log: &LogId, seq: u64, limit: u64) -> Result<Vec<StoredRecord>, StoreError> {
-        let rows = record::Entity::find()
+        let select = record::Entity::find()
             .filter(record::Column::Log.eq(log.as_str()))
             .filter(record::Column::Seq.gte(signed(seq)?))
             .order_by_asc(record::Column::Seq)
-            .limit(limit)
-            .all(self.reading())
-            .await?;
+            .limit(limit);
+        let rows = self.all(select).await?;
         rows.into_iter()
             .map(|row| {
                 let leaf = row.leaf.try_into().map(Hash).map_err(|_| StoreError::Corrupt("audit_record.leaf"))?;
@@ -154,7 +153,7 @@ impl Store {
 
     /// The tree of a log as its writer left it; empty for a log that does not exist.
     pub async fn tree(&self, log: &LogId) -> Result<Tree, StoreError> {
-        let row = frontier::Entity::find_by_id(log.as_str()).one(self.reading()).await?;
+        let row = self.one(frontier::Entity::find_by_id(log.as_str())).await?;
         Ok(row.map_or_else(|| Ok(Tree::default()), resume)?)
     }
 
@@ -178,11 +177,8 @@ impl Store {
 
     /// The head of a log that covers most records.
     pub async fn newest_head(&self, log: &LogId) -> Result<Option<SignedHead>, StoreError> {
-        let row = head::Entity::find()
-            .filter(head::Column::Log.eq(log.as_str()))
-            .order_by_desc(head::Column::Size)
-            .one(self.reading())
-            .await?;
+        let select = head::Entity::find().filter(head::Column::Log.eq(log.as_str())).order_by_desc(head::Column::Size);
+        let row = self.one(select).await?;
         row.map(SignedHead::of).transpose()
     }
 }

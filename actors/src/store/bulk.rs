@@ -137,6 +137,8 @@ pub(super) async fn read(
     let mut values = Vec::new();
     let source = rows.source(backend, &mut values);
     let sql = format!("{head} {source} {tail}");
+    #[cfg(test)]
+    seen::note(&sql);
     Ok(txn.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?)
 }
 
@@ -172,6 +174,8 @@ async fn write_each(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<(),
         let wanted = u64::try_from(write.rows.len).unwrap_or(u64::MAX);
         let mut values = Vec::new();
         let sql = write.sql(DbBackend::Sqlite, &mut values);
+        #[cfg(test)]
+        seen::note(&sql);
         let done = txn.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
         if done.rows_affected() != wanted {
             return Err(changed_meanwhile());
@@ -207,4 +211,23 @@ async fn write_at_once(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<
 
 pub(super) fn changed_meanwhile() -> Failure {
     Failure::Race(Cause::new("a row was changed by another process meanwhile"))
+}
+
+/// The statements this thread has seen, so that a test can ask how the database carries them out.
+#[cfg(test)]
+pub(super) mod seen {
+    use std::cell::RefCell;
+    use std::collections::BTreeSet;
+
+    thread_local! {
+        static SEEN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    }
+
+    pub(super) fn note(sql: &str) {
+        SEEN.with_borrow_mut(|seen| seen.insert(sql.to_owned()));
+    }
+
+    pub(in crate::store) fn all() -> BTreeSet<String> {
+        SEEN.with_borrow(Clone::clone)
+    }
 }

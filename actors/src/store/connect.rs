@@ -6,8 +6,8 @@ use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, SqliteTransactionMode,
-    TransactionOptions, TransactionTrait,
+    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait, QuerySelect, Select,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
 use super::error::{Failure, StoreError};
@@ -93,7 +93,22 @@ impl Store {
         let _ = self.reading.close_by_ref().await;
     }
 
-    /// For statements that only read.
+    /// Reads at most one row.
+    pub(super) async fn one<E: EntityTrait>(&self, select: Select<E>) -> Result<Option<E::Model>, StoreError> {
+        Ok(self.all(select.limit(1)).await?.pop())
+    }
+
+    /// Reads rows, over another connection where one turns out to be dead.
+    pub(super) async fn all<E: EntityTrait>(&self, select: Select<E>) -> Result<Vec<E::Model>, StoreError> {
+        let mut dead = 0;
+        loop {
+            match select.clone().all(&self.reading).await.map_err(Failure::from) {
+                Err(Failure::Outage(cause)) if cause.is_broken_connection() && dead < READERS => dead += 1,
+                read => return Ok(read?),
+            }
+        }
+    }
+
     pub(super) fn reading(&self) -> &DatabaseConnection {
         &self.reading
     }

@@ -354,3 +354,6 @@ fn about(intent: &Intent, at_ms: u64, kind: Kind) -> Record {
     }
     record
 }
+
+#[cfg(test)]
+mod tests;

@@ -114,7 +114,7 @@ impl Store {
     /// The device whose key serial number, with the counter cleared, is this one.
     pub async fn device_by_ksn(&self, ksn: &Ksn) -> Result<Option<DeviceRecord>, StoreError> {
         let wanted = row::Column::KsnDevice.eq(ksn.device().to_string());
-        let row = row::Entity::find().filter(wanted).one(self.reading()).await?;
+        let row = self.one(row::Entity::find().filter(wanted)).await?;
         let device = row.map(DeviceRecord::of).transpose()?;
         // Key serial numbers of both schemes share the column; their lengths differ, so they never meet.
         Ok(device.filter(|device| device.ksn_device.scheme() == ksn.scheme()))
@@ -122,12 +122,13 @@ impl Store {
 
     /// One device.
     pub async fn device(&self, id: &DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
-        Ok(by_id(self.reading(), id).await?)
+        let row = self.one(row::Entity::find_by_id(id.as_str())).await?;
+        Ok(row.map(DeviceRecord::of).transpose()?)
     }
 
     /// Every device, by id.
     pub async fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
-        let rows = row::Entity::find().order_by_asc(row::Column::Id).all(self.reading()).await?;
+        let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
         Ok(rows.into_iter().map(DeviceRecord::of).collect::<Result<_, _>>()?)
     }
 }

@@ -127,6 +127,8 @@ impl Failure {
             "40001" | "40P01" => Self::Race(Cause::coded("two transactions were in each other's way", code)),
             "57014" | "55P03" => Self::Outage(Cause::coded("the database did not answer in time", code)),
             "25006" => Self::Outage(Cause::coded("the database is read-only", code)),
+            // The server told this connection to go; the next one may be let in.
+            "57P01" | "57P02" => Self::Outage(Cause::coded(BROKEN, code)),
             _ if code.starts_with("53") => Self::Outage(Cause::coded("the database has run out of something", code)),
             _ if ["08", "57", "58", "XX"].iter().any(|class| code.starts_with(class)) => {
                 Self::Outage(Cause::coded("the database is not well", code))
@@ -181,9 +183,16 @@ impl fmt::Display for Failure {
 impl From<DbErr> for Failure {
     fn from(error: DbErr) -> Self {
         match error {
-            DbErr::Exec(RuntimeErr::SqlxError(error))
-            | DbErr::Query(RuntimeErr::SqlxError(error))
-            | DbErr::Conn(RuntimeErr::SqlxError(error)) => Self::driver(&error),
+            DbErr::Exec(RuntimeErr::SqlxError(error)) | DbErr::Query(RuntimeErr::SqlxError(error)) => {
+                Self::driver(&error)
+            }
+            // Whatever a database says to a newcomer, it has not let it in.
+            DbErr::Conn(RuntimeErr::SqlxError(error)) => match Self::driver(&error) {
+                Self::Refusal(Cause { code, .. }) => {
+                    Self::Outage(Cause { what: "the database does not let the server in", code })
+                }
+                other => other,
+            },
             DbErr::ConnectionAcquire(_) => Self::Outage(Cause::new("no connection to the database in time")),
             DbErr::Type(_) | DbErr::TryIntoErr { .. } => Self::Corrupt("a column"),
             DbErr::Migration(_) | DbErr::Custom(_) => {

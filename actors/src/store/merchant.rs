@@ -46,13 +46,13 @@ mod row {
 impl Store {
     /// One merchant.
     pub async fn merchant(&self, id: &MerchantId) -> Result<Option<MerchantRecord>, StoreError> {
-        let row = row::Entity::find_by_id(id.as_str()).one(self.reading()).await?;
+        let row = self.one(row::Entity::find_by_id(id.as_str())).await?;
         Ok(row.map(MerchantRecord::of).transpose()?)
     }
 
     /// Every merchant, by id.
     pub async fn merchants(&self) -> Result<Vec<MerchantRecord>, StoreError> {
-        let rows = row::Entity::find().order_by_asc(row::Column::Id).all(self.reading()).await?;
+        let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
         Ok(rows.into_iter().map(MerchantRecord::of).collect::<Result<_, _>>()?)
     }
 }

@@ -69,13 +69,13 @@ impl Store {
     /// The module with a certificate, blocked or not.
     pub async fn module_by_certificate(&self, sha256: &[u8; 32]) -> Result<Option<ModuleRecord>, StoreError> {
         let wanted = row::Column::CertificateSha256.eq(words::hex(sha256));
-        let row = row::Entity::find().filter(wanted).one(self.reading()).await?;
+        let row = self.one(row::Entity::find().filter(wanted)).await?;
         Ok(row.map(ModuleRecord::of).transpose()?)
     }
 
     /// Every module, by id.
     pub async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
-        let rows = row::Entity::find().order_by_asc(row::Column::Id).all(self.reading()).await?;
+        let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
         Ok(rows.into_iter().map(ModuleRecord::of).collect::<Result<_, _>>()?)
     }
 }

@@ -50,7 +50,7 @@ pub(super) mod row {
 impl Store {
     /// One payment.
     pub async fn payment(&self, id: PaymentId) -> Result<Option<StoredPayment>, StoreError> {
-        let row = row::Entity::find_by_id(id.0).one(self.reading()).await?;
+        let row = self.one(row::Entity::find_by_id(id.0)).await?;
         Ok(row.map(StoredPayment::of).transpose()?)
     }
 
@@ -60,12 +60,11 @@ impl Store {
         merchant: &MerchantId,
         order: &OrderNumber,
     ) -> Result<Vec<StoredPayment>, StoreError> {
-        let rows = row::Entity::find()
+        let select = row::Entity::find()
             .filter(row::Column::MerchantId.eq(merchant.as_str()))
             .filter(row::Column::OrderNumber.eq(order.as_str()))
-            .order_by_asc(row::Column::Id)
-            .all(self.reading())
-            .await?;
+            .order_by_asc(row::Column::Id);
+        let rows = self.all(select).await?;
         stored(rows)
     }
 
@@ -80,18 +79,17 @@ impl Store {
         if let Some(after) = after {
             page = page.filter(row::Column::Id.gt(after.0));
         }
-        stored(page.order_by_asc(row::Column::Id).limit(limit).all(self.reading()).await?)
+        stored(self.all(page.order_by_asc(row::Column::Id).limit(limit)).await?)
     }
 
     /// What a server left open: its payments that are sent or unknown, oldest first.
     pub async fn open_payments(&self, instance: &LogId) -> Result<Vec<StoredPayment>, StoreError> {
         // The words stand in the statement, not beside it, so that the partial index over them serves it.
-        let rows = row::Entity::find()
+        let select = row::Entity::find()
             .filter(row::Column::Instance.eq(instance.as_str()))
             .filter(Expr::cust("state IN ('sent', 'unknown')"))
-            .order_by_asc(row::Column::Id)
-            .all(self.reading())
-            .await?;
+            .order_by_asc(row::Column::Id);
+        let rows = self.all(select).await?;
         stored(rows)
     }
 }

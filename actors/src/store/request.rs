@@ -45,7 +45,7 @@ impl Store {
         request: &RequestId,
     ) -> Result<Option<([u8; 32], Taken)>, StoreError> {
         let key = (merchant.to_string(), request.to_string());
-        let Some(row) = row::Entity::find_by_id(key).one(self.reading()).await? else { return Ok(None) };
+        let Some(row) = self.one(row::Entity::find_by_id(key)).await? else { return Ok(None) };
         let (_, view) = read_row(row)?;
         let payment = match view.payment {
             None => None,

@@ -68,18 +68,17 @@ impl Store {
         merchant: &MerchantId,
         fingerprint: &Fingerprint,
     ) -> Result<Option<TokenRecord>, StoreError> {
-        let row = row::Entity::find()
+        let select = row::Entity::find()
             .filter(row::Column::MerchantId.eq(merchant.as_str()))
-            .filter(row::Column::Fingerprint.eq(fingerprint.0.to_vec()))
-            .one(self.reading())
-            .await?;
+            .filter(row::Column::Fingerprint.eq(fingerprint.0.to_vec()));
+        let row = self.one(select).await?;
         Ok(row.map(TokenRecord::of).transpose()?)
     }
 
     /// One token of a merchant. A foreign token and one never issued give the same answer.
     pub async fn token(&self, merchant: &MerchantId, token: &Token) -> Result<Option<TokenRecord>, StoreError> {
         let key = (merchant.to_string(), token.to_string());
-        let row = row::Entity::find_by_id(key).one(self.reading()).await?;
+        let row = self.one(row::Entity::find_by_id(key)).await?;
         Ok(row.map(TokenRecord::of).transpose()?)
     }
 }

@@ -200,8 +200,8 @@ impl Task {
             metrics::counter!("warifu_store_failed_batches_total", "cause" => failed.failure.name()).increment(1);
             match &failed.failure {
                 Failure::Race(_) if tries < TRIES => tokio::time::sleep(jitter(tries)).await,
-                // A connection may have died unnoticed; nothing was asked over it yet.
-                Failure::Outage(cause) if tries == 1 && cause.is_broken_connection() && !failed.ambiguous => {}
+                // A connection may have died unnoticed, and others with it.
+                Failure::Outage(cause) if tries < TRIES && cause.is_broken_connection() && !failed.ambiguous => {}
                 failure => {
                     tracing::warn!(jobs = jobs.len(), cause = %failure, "a batch could not be made durable");
                     return Err(failed);

@@ -1,0 +1,253 @@
+//! The database goes away, refuses, is locked or loses its answer: nothing half-done stays, and the writer recovers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::future::join_all;
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use warifu_actors::store::job::{Outcome, Rejection};
+use warifu_actors::store::{Answer, Store, StoreError, WriterSettings};
+
+use crate::support::{Stage, count, done, everywhere, job, log, note, on_postgres, on_sqlite, paying, take, taken};
+
+fn is_unavailable(answer: &Answer) -> bool {
+    matches!(answer, Err(StoreError::Unavailable { .. }))
+}
+
+/// A trigger that refuses the rows of `table` for which `when` holds.
+async fn refuse(stage: &Stage, outside: &DatabaseConnection, table: &str, when: &str) {
+    let sql = if stage.place.is_sqlite() {
+        format!(
+            "CREATE TRIGGER refuse BEFORE INSERT ON {table} WHEN {when} BEGIN SELECT RAISE(ABORT, 'refused 4111'); END"
+        )
+    } else {
+        format!(
+            "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE 'refused 4111'; END $$ \
+             LANGUAGE plpgsql; CREATE TRIGGER refuse BEFORE INSERT ON {table} FOR EACH ROW WHEN ({when}) \
+             EXECUTE FUNCTION refuse()"
+        )
+    };
+    outside.execute_unprepared(&sql).await.unwrap();
+}
+
+async fn admit(stage: &Stage, outside: &DatabaseConnection, table: &str) {
+    let on = if stage.place.is_sqlite() { String::new() } else { format!(" ON {table}") };
+    outside.execute_unprepared(&format!("DROP TRIGGER refuse{on}")).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_audit_log_that_cannot_be_written_stops_everything() {
+    everywhere(|stage| async move {
+        let outside = stage.place.outside().await;
+        taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        assert!(stage.writer.tree().borrow().last_durable_at.is_some());
+        refuse(&stage, &outside, "audit_record", "NEW.seq >= 0").await;
+        let answers = join_all((2..10).map(|number| {
+            stage.writer.submit(job(take(&format!("r{number}"), 0, number, u64::from(number), number.into())))
+        }))
+        .await;
+        for answer in &answers {
+            let Err(error @ StoreError::Refused { source }) = answer else { panic!("{answer:?}") };
+            // What the database says may hold anything; nothing of it is passed on.
+            assert!(!format!("{error} {error:?} {source}").contains("4111"));
+        }
+        assert_eq!(stage.writer.tree().borrow().last_durable_at, None);
+        admit(&stage, &outside, "audit_record").await;
+        // Nothing of it had happened: no counter was used, no request, no token.
+        for number in 2..10 {
+            let again = take(&format!("r{number}"), 0, number, u64::from(number), number.into());
+            taken(done(&stage.writer, job(again)).await);
+        }
+        assert_eq!(stage.check_log("one").await.len(), 9);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_the_database_refuses_hurts_only_itself() {
+    everywhere(|stage| async move {
+        let outside = stage.place.outside().await;
+        refuse(&stage, &outside, "request", "NEW.request_id = 'r7'").await;
+        let answers = join_all((1..20).map(|number| {
+            stage.writer.submit(job(take(&format!("r{number}"), 0, number, u64::from(number), number.into())))
+        }))
+        .await;
+        assert_eq!(count(&answers, |answer| matches!(answer, Ok(Outcome::Taken(_)))), 18);
+        assert!(matches!(answers[6], Err(StoreError::Refused { .. })), "{:?}", answers[6]);
+        assert_eq!(stage.check_log("one").await.len(), 18);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_that_is_refused_has_not_happened() {
+    on_postgres(|stage| async move {
+        let outside = stage.place.outside().await;
+        let sql = "CREATE FUNCTION late() RETURNS trigger AS $$ BEGIN RAISE 'late'; END $$ LANGUAGE plpgsql; \
+                   CREATE CONSTRAINT TRIGGER late AFTER INSERT ON request DEFERRABLE INITIALLY DEFERRED \
+                   FOR EACH ROW EXECUTE FUNCTION late()";
+        outside.execute_unprepared(sql).await.unwrap();
+        let answer = stage.writer.submit(job(take("r1", 0, 1, 1, 1))).await;
+        assert!(matches!(answer, Err(StoreError::Refused { .. })), "{answer:?}");
+        outside.execute_unprepared("DROP TRIGGER late ON request").await.unwrap();
+        taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        assert_eq!(stage.check_log("one").await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_during_the_commit_leaves_nothing_half_done() {
+    on_postgres(|stage| async move {
+        let outside = stage.place.outside().await;
+        let sql = "CREATE FUNCTION die() RETURNS trigger AS $$ BEGIN PERFORM pg_terminate_backend(pg_backend_pid()); \
+                   PERFORM pg_sleep(0.1); RETURN NULL; END $$ LANGUAGE plpgsql; \
+                   CREATE CONSTRAINT TRIGGER die AFTER INSERT ON request DEFERRABLE INITIALLY DEFERRED \
+                   FOR EACH ROW EXECUTE FUNCTION die()";
+        outside.execute_unprepared(sql).await.unwrap();
+        assert!(is_unavailable(&stage.writer.submit(job(take("r1", 0, 1, 1, 1))).await));
+        outside.execute_unprepared("DROP TRIGGER die ON request").await.unwrap();
+        taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        assert_eq!(stage.check_log("one").await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn broken_connections_are_replaced_unnoticed() {
+    on_postgres(|stage| async move {
+        for number in 1..6 {
+            taken(done(&stage.writer, job(take(&format!("r{number}"), 0, number, 1, 1))).await);
+            stage.place.server("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'").await;
+        }
+        assert_eq!(stage.check_log("one").await.len(), 5);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_told_and_used_again_when_it_is_back() {
+    on_postgres(|stage| async move {
+        taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        stage.place.server("ALTER DATABASE {} ALLOW_CONNECTIONS false").await;
+        stage.place.server("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'").await;
+        let started = std::time::Instant::now();
+        let answers =
+            join_all((2..100).map(|number| stage.writer.submit(job(take(&format!("r{number}"), 0, number, 1, 1)))))
+                .await;
+        assert!(answers.iter().all(is_unavailable), "{answers:?}");
+        assert!(started.elapsed().as_secs() < 10, "it took {:?} to tell", started.elapsed());
+        assert_eq!(stage.writer.tree().borrow().last_durable_at, None);
+        assert!(stage.store.ping().await.is_err());
+        stage.place.server("ALTER DATABASE {} ALLOW_CONNECTIONS true").await;
+        for number in 2..100 {
+            taken(done(&stage.writer, job(take(&format!("r{number}"), 0, number, 1, 1))).await);
+        }
+        assert_eq!(stage.check_log("one").await.len(), 99);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lost_answer_to_a_commit_is_told_and_the_retry_finds_what_happened() {
+    on_postgres(|stage| async move {
+        let wire = Wire::to(&stage.place.url).await;
+        let store = Store::connect(&wire.url).await.unwrap();
+        let writer = store.start_writer(log("two"), WriterSettings::default()).await.unwrap();
+        let (new, id) = paying(take("r1", 0, 1, 1, 1), "order");
+        taken(done(&writer, job(take("r0", 1, 1, 1, 1))).await);
+        wire.lose_commit.store(true, Ordering::SeqCst);
+        let answer = writer.submit(job(new.clone())).await;
+        assert!(is_unavailable(&answer), "{answer:?}");
+        assert!(!wire.lose_commit.load(Ordering::SeqCst), "the commit went through the wire");
+        // It did happen; the same request says so, and the counter is used up for every other.
+        let Ok(Outcome::Repeated(again)) = done(&writer, job(new)).await else { panic!("it had not happened") };
+        assert_eq!(again.payment.unwrap().id, id);
+        assert_eq!(done(&writer, job(take("r2", 0, 1, 1, 1))).await, Err(Rejection::Replayed));
+        assert_eq!(stage.check_log("two").await.len(), 5);
+        store.close().await;
+    })
+    .await;
+}
+
+/// A TCP connection to the database that can lose the answer to a commit.
+struct Wire {
+    url: String,
+    lose_commit: Arc<AtomicBool>,
+}
+
+impl Wire {
+    async fn to(url: &str) -> Self {
+        let (scheme, rest) = url.split_once('@').unwrap();
+        let (host, database) = rest.split_once('/').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let lose_commit = Arc::new(AtomicBool::new(false));
+        let url = format!("{scheme}@{}/{database}", listener.local_addr().unwrap());
+        let (host, lose) = (host.to_owned(), Arc::clone(&lose_commit));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let server = TcpStream::connect(&host).await.unwrap();
+                tokio::spawn(relay(client, server, Arc::clone(&lose)));
+            }
+        });
+        Self { url, lose_commit }
+    }
+}
+
+async fn relay(mut client: TcpStream, mut server: TcpStream, lose_commit: Arc<AtomicBool>) {
+    let (mut asked, mut said) = ([0; 16384], [0; 16384]);
+    loop {
+        tokio::select! {
+            read = client.read(&mut asked) => {
+                let Ok(len @ 1..) = read else { return };
+                if server.write_all(&asked[..len]).await.is_err() {
+                    return;
+                }
+                let commit = asked[..len].windows(6).any(|text| text == b"COMMIT");
+                if commit && lose_commit.swap(false, Ordering::SeqCst) {
+                    // The server has carried it out once it answers; the client never hears of it.
+                    server.read(&mut said).await.ok();
+                    return;
+                }
+            }
+            read = server.read(&mut said) => {
+                let Ok(len @ 1..) = read else { return };
+                if client.write_all(&said[..len]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_file_locked_by_another_process_is_told_and_written_when_it_is_free() {
+    on_sqlite(|stage| async move {
+        let outside = stage.place.outside().await;
+        outside.execute_unprepared("BEGIN IMMEDIATE").await.unwrap();
+        assert!(is_unavailable(&stage.writer.submit(note()).await));
+        // Whoever only reads is not disturbed.
+        assert_eq!(stage.store.records(&log("one"), 0, 10).await.unwrap(), []);
+        outside.execute_unprepared("ROLLBACK").await.unwrap();
+        assert_eq!(done(&stage.writer, note()).await, Ok(Outcome::Noted));
+        assert_eq!(stage.check_log("one").await.len(), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_answered_survives_a_store_that_is_never_closed() {
+    everywhere(|stage| async move {
+        for number in 1..=50 {
+            taken(done(&stage.writer, job(take(&format!("r{number}"), 0, number, 1, 1))).await);
+        }
+        let outside = stage.place.outside().await;
+        let backend = outside.get_database_backend();
+        let sql = "SELECT count(*) AS n FROM audit_record WHERE log = 'one'";
+        let row = outside.query_one_raw(Statement::from_string(backend, sql)).await.unwrap().unwrap();
+        assert_eq!(row.try_get::<i64>("", "n").unwrap(), 50);
+    })
+    .await;
+}

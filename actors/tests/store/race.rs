@@ -98,7 +98,13 @@ async fn one_drawn_token_goes_to_one_card() {
             let counter = u32::try_from(1 + round).unwrap();
             let [zero, one, two, three] = [0, 1, 2, 3].map(|device: u8| {
                 let writer = if device % 2 == 0 { &stage.writer } else { &second };
-                writer.submit(job(take(&format!("r{round}-{device}"), device, counter, 10 * round + u64::from(device), round)))
+                writer.submit(job(take(
+                    &format!("r{round}-{device}"),
+                    device,
+                    counter,
+                    10 * round + u64::from(device),
+                    round,
+                )))
             });
             let (zero, one, two, three) = tokio::join!(zero, one, two, three);
             let answers = [zero, one, two, three];

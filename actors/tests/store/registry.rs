@@ -124,3 +124,17 @@ async fn a_store_that_forgets_or_is_no_store_is_refused() {
     let nobody = Store::connect("postgres://postgres@127.0.0.1:1/nothing").await;
     assert!(matches!(nobody.err(), Some(StoreError::Unavailable { .. })));
 }
+
+#[tokio::test]
+async fn the_store_serves_any_thread() {
+    everywhere(|stage| async move {
+        let registry = stage.store.registry(log("cli"));
+        let store = stage.store.clone();
+        let elsewhere = tokio::spawn(async move {
+            registry.set_device_state(&device_id(0), State::Suspended, AT_MS).await.unwrap();
+            store.device(&device_id(0)).await.unwrap()
+        });
+        assert_eq!(elsewhere.await.unwrap().unwrap().state, State::Suspended);
+    })
+    .await;
+}

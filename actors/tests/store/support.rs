@@ -9,9 +9,7 @@ use warifu_actors::record::{Kind, Record};
 use warifu_actors::store::job::{
     Candidate, Intent, Job, NewPayment, Origin, Outcome, PaymentId, Rejection, Take, Taken,
 };
-use warifu_actors::store::{
-    Answer, CardCheck, DeviceRecord, LogId, MerchantRecord, Store, Writer, WriterSettings,
-};
+use warifu_actors::store::{Answer, CardCheck, DeviceRecord, LogId, MerchantRecord, Store, Writer, WriterSettings};
 use warifu_core::audit::{Tree, leaf_hash};
 use warifu_core::card::{Brand, MaskedPan};
 use warifu_core::device::{Format, Profile, State};

@@ -187,7 +187,8 @@ async fn a_crowd_is_served_in_batches_and_each_gets_its_own_answer() {
         let jobs = 1000_u32;
         let answers = (0..jobs).map(|number| {
             let device = u8::try_from(number % 4).unwrap();
-            let (new, _) = paying(take(&format!("r{number}"), device, 1 + number, (number % 50).into(), number.into()), "o");
+            let (new, _) =
+                paying(take(&format!("r{number}"), device, 1 + number, (number % 50).into(), number.into()), "o");
             stage.writer.submit(job(new))
         });
         let answers = futures_util::future::join_all(answers.collect::<Vec<_>>()).await;
