@@ -44,6 +44,8 @@ enum Change<'a> {
     Block(&'a ModuleId),
     NewDevice(&'a DeviceRecord),
     Move { device: &'a DeviceId, to: device::State },
+    /// Nothing: the record is all there is.
+    Note(&'a Record),
 }
 
 impl Registry {
@@ -89,7 +91,7 @@ impl Registry {
 
     /// Writes a record of something that changed nothing here, such as a use of the HSM by an operator's command.
     pub async fn note(&self, record: &Record) -> Result<(), StoreError> {
-        self.change(record, "record", async |_| Ok(())).await
+        self.make(Change::Note(record), 0).await
     }
 
     /// One change and its record, in one transaction; again when another process was faster.
@@ -144,6 +146,7 @@ impl Change<'_> {
                     return Err(bulk::changed_meanwhile().into());
                 }
             }
+            Self::Note(_) => {}
         }
         Ok(())
     }
@@ -153,6 +156,7 @@ impl Change<'_> {
             Self::NewMerchant(_) => "merchant",
             Self::NewModule(_) | Self::Block(_) => "module",
             Self::NewDevice(_) | Self::Move { .. } => "device",
+            Self::Note(_) => "record",
         }
     }
 
@@ -182,6 +186,7 @@ impl Change<'_> {
                 record.device = Some(device.to_string());
                 record.because(become_cause(*to))
             }
+            Self::Note(note) => (*note).clone(),
         }
     }
 }
