@@ -1,1 +1,20 @@
-//! Warifu.
+//! The server: configuration → app → serve → drain, its gRPC and HTTP edges, and the operator's commands.
+//!
+//! Architecture invariant: no business rule lives here. What is decided, `warifu-core` decides; who owns which state,
+//! `warifu-actors` says.
+
+pub mod app;
+pub mod ca;
+pub mod cli;
+pub mod config;
+pub mod exit;
+pub mod identity;
+pub mod process;
+pub mod telemetry;
+pub mod tls;
+
+mod commands;
+mod hsm;
+mod http;
+mod readiness;
+mod rpc;

@@ -23,7 +23,7 @@ Examples:
   warifu calc frame --bdk 0123456789ABCDEFFEDCBA9876543210 reader-output.txt
 
 Exit codes: 0 computed, 1 refused (the reason is on stderr), 2 wrong usage.")]
-pub struct Calc {
+pub(crate) struct Calc {
     #[command(subcommand)]
     command: Command,
     /// Print one JSON object instead of a list.
@@ -70,7 +70,7 @@ enum Root {
 
 impl Calc {
     /// Computes and prints.
-    pub fn run(self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<()> {
         let answer = match self.command {
             Command::Dukpt(dukpt) => dukpt.run()?,
             Command::Counter(counter) => counter.run()?,

@@ -1,0 +1,229 @@
+//! The app: configuration → parts → serve → drain.
+
+use std::fs;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use warifu_actors::House;
+use warifu_actors::acquirer::Acquirer;
+use warifu_actors::acquirer::simulator::Simulator;
+use warifu_actors::clock::{Clock, SystemClock};
+use warifu_actors::house::Settings;
+use warifu_actors::store::{Store, StoreError};
+use warifu_hsm::HsmError;
+use warifu_hsm::pkcs11::Slot;
+
+use crate::config::{AcquirerKind, Config, StoreSettings};
+use crate::exit::{Attempt as _, Exit, Failure};
+use crate::hsm::{Door, close_slot, open_slot};
+use crate::http;
+use crate::process::{self, Privacy};
+use crate::rpc::Services;
+use crate::telemetry::Telemetry;
+use crate::tls::{self, Limits};
+
+/// Time beyond the drain for closing files and sending the last traces; with the longest drain still 10 s in all.
+const AFTERWARDS: Duration = Duration::from_millis(1500);
+
+/// What kind of server this is; modules, health and the banner say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Posture {
+    /// For real cards.
+    Service,
+    /// A developer's throw-away one.
+    Dev,
+}
+
+/// Where a server listens.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// gRPC over mutual TLS.
+    pub grpc: SocketAddr,
+    /// Health and metrics.
+    pub http: SocketAddr,
+}
+
+/// A server whose parts are up and whose ports are taken, and which does not yet answer.
+pub struct App {
+    config: Config,
+    posture: Posture,
+    house: House,
+    store: Store,
+    slot: Slot,
+    door: Arc<Door>,
+    services: Services,
+    tls: Arc<rustls::ServerConfig>,
+    grpc: TcpListener,
+    http: TcpListener,
+    addresses: Addresses,
+    telemetry: Telemetry,
+}
+
+impl App {
+    /// Brings the parts up, each with its own exit code when it fails. Inside `warifu_actors::supervisor::run`.
+    pub async fn start(config: Config, posture: Posture) -> Result<Self, Failure> {
+        let privacy = if config.server.dumpable { Privacy::Open } else { Privacy::Sealed };
+        process::harden(privacy).or_exit(Exit::Internal, "close this process's memory to others")?;
+        process::raise_file_limit();
+        let telemetry =
+            Telemetry::start(&config.telemetry, &config.server.instance).or_exit(Exit::Usage, "set up telemetry")?;
+
+        let tls = tls::server_config(&config.tls).or_exit(Exit::Usage, "use the key files of mutual TLS")?;
+        let grpc = listen(config.server.listen).await?;
+        let http = listen(config.server.http_listen).await?;
+        let addresses = Addresses {
+            grpc: grpc.local_addr().or_exit(Exit::Listen, "learn the port")?,
+            http: http.local_addr().or_exit(Exit::Listen, "learn the port")?,
+        };
+        fs::create_dir_all(&config.server.data_dir).or_exit(Exit::Usage, "make server.data_dir")?;
+        let store = open_store(&config.store).await?;
+        let slot = open_slot(&config.hsm)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
+        let door = Door::new(&slot, config.bdks.clone());
+        let house = House::start(settings(&config, posture), store.clone(), door.clone(), acquirer, clock)
+            .await
+            .map_err(|error| Failure::new(exit_of(&error), format_args!("could not start: {error}")))?;
+        let services = Services::new(house.clone(), posture, &config.server)
+            .await
+            .or_exit(Exit::Internal, "describe the services")?;
+        Ok(Self { config, posture, house, store, slot, door, services, tls, grpc, http, addresses, telemetry })
+    }
+
+    /// Where it listens.
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Serves until `stop` completes or a part gives up, then drains: new work is refused, work in flight is
+    /// finished, the audit log is signed, everything is closed. A connection that hangs costs no more than the drain
+    /// time.
+    pub async fn run<S>(self, stop: impl Future<Output = S>) -> Result<(), Failure> {
+        let Self { config, posture, house, store, slot, door, services, tls, grpc, http, addresses, telemetry } = self;
+        let (stopping, stopped) = watch::channel(false);
+        let limits = Limits { connections: config.server.max_connections, idle: config.server.idle_timeout };
+        let health = tokio::spawn(Services::report(services.reporter(), house.clone()));
+        let pages = tokio::spawn(http::serve(http, house.clone(), telemetry.metrics(), posture, told(stopped.clone())));
+        let server = config.server;
+        let drain = server.drain;
+        let calls = {
+            let counted = house.clone();
+            let refused = move |cause| {
+                let house = counted.clone();
+                tokio::spawn(async move { house.note_refused_caller(cause, None).await });
+            };
+            let incoming = tls::incoming(grpc, tls, limits, refused);
+            tokio::spawn(async move { services.serve(&server, incoming, told(stopped)).await })
+        };
+        tracing::info!(grpc = %addresses.grpc, http = %addresses.http, version = env!("CARGO_PKG_VERSION"), "serving");
+        if posture == Posture::Dev {
+            tracing::warn!("DEV server: test keys, throw-away data; never a real card");
+        }
+
+        let gave_up = tokio::select! {
+            _ = stop => None,
+            part = house.given_up() => Some(part),
+        };
+        match gave_up {
+            Some(part) => tracing::error!(part, "a part failed for good: draining"),
+            None => tracing::info!(limit_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX), "draining"),
+        }
+        let in_time = finish(&house, stopping, calls, drain).await;
+        health.abort();
+        pages.abort();
+        // The HSM is closed before the last record, which tells of its closing, too.
+        let mut last_calls = door.close();
+        last_calls.add(&close_slot(slot));
+        house.stopped(&last_calls).await;
+        drop(house);
+        store.close().await;
+        tracing::info!(in_time, "stopped");
+        telemetry.stop().await;
+        match (gave_up, in_time) {
+            (Some(part), _) => Err(Failure::new(Exit::Internal, format_args!("{part} failed for good"))),
+            (None, false) => Err(Failure::new(Exit::Drain, "stopped with work or connections left over")),
+            (None, true) => Ok(()),
+        }
+    }
+}
+
+/// Drains the house and the connections side by side; `false` if something was left when the time was over.
+async fn finish<E>(
+    house: &House,
+    stopping: watch::Sender<bool>,
+    calls: JoinHandle<Result<(), E>>,
+    limit: Duration,
+) -> bool {
+    let work = async {
+        // Links are told first, so that modules dial elsewhere; then connections are told to end.
+        let drained = house.drain(limit);
+        stopping.send_replace(true);
+        tokio::join!(drained, calls)
+    };
+    // A silent TCP connection never ends by itself: it is left behind when the time is over.
+    tokio::time::timeout(limit + AFTERWARDS / 2, work).await.is_ok()
+}
+
+async fn told(mut stopped: watch::Receiver<bool>) {
+    // An error means that the sender is gone: stop, too.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.or_exit(Exit::Listen, &format!("listen on {address}"))
+}
+
+/// Opens the data store and brings its schema up to date.
+pub(crate) async fn open_store(settings: &StoreSettings) -> Result<Store, Failure> {
+    let url = settings.url().or_exit(Exit::Usage, "read the data store's address")?;
+    let store = Store::connect(&url).await.or_exit(Exit::Store, "open the data store")?;
+    store.migrate().await.or_exit(Exit::Store, "bring the data store's schema up to date")?;
+    Ok(store)
+}
+
+fn open_acquirer(kind: &AcquirerKind, clock: Arc<dyn Clock>) -> Result<Arc<dyn Acquirer>, Failure> {
+    match kind {
+        AcquirerKind::Simulator { journal } => {
+            let simulator =
+                Simulator::open(journal, clock).or_exit(Exit::Usage, "open the acquirer simulator's journal")?;
+            Ok(Arc::new(simulator))
+        }
+    }
+}
+
+fn settings(config: &Config, posture: Posture) -> Settings {
+    Settings {
+        instance: config.server.instance.clone(),
+        derivers: config.hsm.derivers,
+        admission: config.server.admission,
+        queue_wait: config.server.queue_wait,
+        request_timeout: config.server.request_timeout,
+        acquirer_timeout: config.acquirer.timeout,
+        audit_window: config.audit.window,
+        accept_non_p2pe: config.hsm.accept_non_p2pe,
+        dev: posture == Posture::Dev,
+        bdks: config.bdks.clone(),
+        fault_limit: config.server.fault_limit,
+        sign_every: config.audit.sign_every,
+    }
+}
+
+/// Which part kept the house from starting.
+fn exit_of(error: &(dyn std::error::Error + 'static)) -> Exit {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<HsmError>() {
+            return Exit::Hsm;
+        }
+        if error.is::<StoreError>() {
+            return Exit::Store;
+        }
+        cause = error.source();
+    }
+    Exit::Internal
+}

@@ -1,0 +1,17 @@
+//! The operator's commands: one file each. They read the configuration, do one thing, and say what they did.
+
+pub(crate) mod audit;
+pub(crate) mod calc;
+pub(crate) mod config;
+pub(crate) mod dev;
+pub(crate) mod device;
+pub(crate) mod hsm;
+pub(crate) mod merchant;
+pub(crate) mod module;
+pub(crate) mod pki;
+pub(crate) mod sales;
+pub(crate) mod serve;
+
+mod output;
+mod registry;
+mod softhsm_env;

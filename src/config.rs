@@ -1,0 +1,496 @@
+//! The configuration: read once, checked once, then typed.
+//!
+//! Defaults < TOML file < `WARIFU__SECTION__KEY` < flags. A key nobody knows is an error wherever it stands. Secrets
+//! are named by file only, so nothing here holds one except the store's address, which is never printed whole.
+//!
+//! Architecture invariant: nothing else in the server reads the configuration file or the environment for settings.
+
+pub mod key;
+pub mod layers;
+mod show;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{env, fs, io};
+
+use warifu_core::key::KeyLen;
+use warifu_core::ksn::Scheme;
+use warifu_core::merchant::BdkId;
+use warifu_hsm::{BdkSpec, DecryptionMode};
+
+use layers::{Layers, Value};
+
+pub use show::show;
+
+/// Longest time a drain may take: supervisors kill after this.
+const MAX_DRAIN_MS: u64 = 10_000;
+
+/// A configuration that cannot be used. Values are repeated only where they are no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A file cannot be read.
+    #[error("cannot read {}", file.display())]
+    Read {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        cause: io::Error,
+    },
+    /// The file is no TOML.
+    #[error("{} is not valid TOML", file.display())]
+    Syntax {
+        /// Which.
+        file: PathBuf,
+        /// Line, column and what is wrong.
+        #[source]
+        cause: Box<toml::de::Error>,
+    },
+    /// A key nobody knows.
+    #[error("unknown key \"{path}\"{}", did_you_mean(hint.as_deref()))]
+    UnknownKey {
+        /// As written.
+        path: String,
+        /// The nearest one.
+        hint: Option<String>,
+    },
+    /// A variable with our prefix nobody knows.
+    #[error("unknown variable {name} in the environment{}", did_you_mean(hint.as_deref()))]
+    UnknownVariable {
+        /// As written.
+        name: String,
+        /// The nearest one.
+        hint: Option<String>,
+    },
+    /// A value of the wrong kind.
+    #[error("\"{path}\" must be {wanted}")]
+    Kind {
+        /// Which key or variable.
+        path: String,
+        /// What it takes.
+        wanted: &'static str,
+    },
+    /// A value that cannot be used.
+    #[error("\"{path}\": {reason}")]
+    Value {
+        /// Which key.
+        path: &'static str,
+        /// Why not.
+        reason: String,
+    },
+    /// A value that must be set.
+    #[error("\"{0}\" must be set")]
+    Missing(&'static str),
+    /// No file was named, and the usual one is not there.
+    #[error("no configuration: name a file with --config, or put {0} into the current folder")]
+    NoFile(&'static str),
+}
+
+fn did_you_mean(hint: Option<&str>) -> String {
+    hint.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default()
+}
+
+/// The whole configuration.
+#[derive(Debug)]
+pub struct Config {
+    /// `[server]`
+    pub server: Server,
+    /// `[tls]`
+    pub tls: Tls,
+    /// `[store]`
+    pub store: StoreSettings,
+    /// `[hsm]`
+    pub hsm: HsmSettings,
+    /// `[[bdk]]`
+    pub bdks: Vec<BdkSpec>,
+    /// `[acquirer]`
+    pub acquirer: AcquirerSettings,
+    /// `[audit]`
+    pub audit: AuditSettings,
+    /// `[telemetry]`
+    pub telemetry: TelemetrySettings,
+}
+
+/// How the server listens and how much it takes on.
+#[derive(Debug)]
+pub struct Server {
+    /// gRPC over mutual TLS.
+    pub listen: SocketAddr,
+    /// Health and metrics, plain HTTP.
+    pub http_listen: SocketAddr,
+    /// Name of this process.
+    pub instance: String,
+    /// Where files go.
+    pub data_dir: PathBuf,
+    /// Longest time a request may take.
+    pub request_timeout: Duration,
+    /// Longest time a request waits to be admitted.
+    pub queue_wait: Duration,
+    /// Most requests in flight.
+    pub admission: usize,
+    /// Longest message a module may send, in bytes.
+    pub max_message_bytes: usize,
+    /// Most connections at once.
+    pub max_connections: usize,
+    /// Most requests in flight on one connection.
+    pub connection_requests: usize,
+    /// A connection that sends nothing for so long is cut.
+    pub idle_timeout: Duration,
+    /// Longest time to finish work when stopping.
+    pub drain: Duration,
+    /// Bad frames in a row after which a device without MAC is suspended.
+    pub fault_limit: u32,
+    /// Whether gRPC reflection is answered.
+    pub reflection: bool,
+    /// Whether debuggers and core dumps are allowed.
+    pub dumpable: bool,
+}
+
+/// Key files of mutual TLS.
+#[derive(Debug)]
+pub struct Tls {
+    /// PEM: certificate chain.
+    pub certificate: PathBuf,
+    /// PEM: private key.
+    pub key: PathBuf,
+    /// PEM: authority of the modules' certificates.
+    pub client_ca: PathBuf,
+}
+
+/// The data store.
+pub struct StoreSettings {
+    address: StoreAddress,
+    /// Most requests made durable in one transaction.
+    pub max_batch: usize,
+    /// Most requests waiting for the writer.
+    pub queue: usize,
+}
+
+enum StoreAddress {
+    Url(String),
+    File(PathBuf),
+}
+
+/// The HSM.
+#[derive(Debug)]
+pub struct HsmSettings {
+    /// PKCS#11 module.
+    pub module: PathBuf,
+    /// Label of the token.
+    pub token_label: String,
+    /// File with the user PIN.
+    pub pin_file: PathBuf,
+    /// Threads, one session each.
+    pub derivers: usize,
+    /// Derivation-tree nodes each of them keeps.
+    pub cache_nodes: usize,
+    /// Whether mode host-derived is allowed.
+    pub accept_non_p2pe: bool,
+    /// SoftHSM's own configuration file.
+    pub softhsm_config: Option<PathBuf>,
+}
+
+/// The acquirer.
+#[derive(Debug)]
+pub struct AcquirerSettings {
+    /// Which one, and what it needs.
+    pub kind: AcquirerKind,
+    /// Longest time to wait for its answer.
+    pub timeout: Duration,
+}
+
+/// Which acquirer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AcquirerKind {
+    /// The simulator in this process.
+    Simulator {
+        /// Where it remembers its answers.
+        journal: PathBuf,
+    },
+}
+
+/// The audit log.
+#[derive(Debug)]
+pub struct AuditSettings {
+    /// How recently the log must have been written before the HSM is used.
+    pub window: Duration,
+    /// How often its head is signed.
+    pub sign_every: Duration,
+}
+
+/// Logs and traces.
+#[derive(Clone, Debug)]
+pub struct TelemetrySettings {
+    /// How log lines look.
+    pub log_format: LogFormat,
+    /// Where traces go.
+    pub otlp_endpoint: Option<String>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Pretty on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Pretty,
+}
+
+/// Reads the layers: the file if one is given, the process's environment, flags.
+pub fn read(file: Option<&Path>, flags: &[(&str, &str)]) -> Result<Layers, ConfigError> {
+    let mut layers = Layers::defaults()?;
+    if let Some(file) = file {
+        let text = fs::read_to_string(file).map_err(|cause| ConfigError::Read { file: file.to_owned(), cause })?;
+        layers = layers.file(file, &text)?;
+    }
+    let variables =
+        env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    layers.environment(variables)?.flags(flags.iter().copied())
+}
+
+impl Config {
+    /// Reads and checks everything. Relative paths are taken from the file's folder, or the current one.
+    pub fn load(file: Option<&Path>, flags: &[(&str, &str)]) -> Result<Self, ConfigError> {
+        Self::parse(&read(file, flags)?, &base_folder(file))
+    }
+
+    /// Checks the layers and gives them their types.
+    pub fn parse(layers: &Layers, base: &Path) -> Result<Self, ConfigError> {
+        let read = Reader { layers, base };
+        let server = read.server()?;
+        let accept_non_p2pe = layers.flag("hsm.accept_non_p2pe");
+        Ok(Self {
+            tls: Tls {
+                certificate: read.path("tls.certificate")?,
+                key: read.path("tls.key")?,
+                client_ca: read.path("tls.client_ca")?,
+            },
+            store: read.store()?,
+            hsm: HsmSettings {
+                module: read.path("hsm.module")?,
+                token_label: read.text("hsm.token_label")?.to_owned(),
+                pin_file: read.path("hsm.pin_file")?,
+                derivers: read.count("hsm.derivers", 1..=64)?,
+                cache_nodes: read.count("hsm.cache_nodes", 0..=1_000_000)?,
+                accept_non_p2pe,
+                softhsm_config: read.optional_path("hsm.softhsm_config"),
+            },
+            bdks: read.bdks(accept_non_p2pe)?,
+            acquirer: AcquirerSettings {
+                kind: read.acquirer(&server.data_dir)?,
+                timeout: read.duration("acquirer.timeout_ms", 10)?,
+            },
+            audit: AuditSettings {
+                window: read.duration("audit.window_ms", 1)?,
+                sign_every: read.duration("audit.sign_every_ms", 100)?,
+            },
+            telemetry: read.telemetry()?,
+            server,
+        })
+    }
+}
+
+impl StoreSettings {
+    /// The address, read from its file if it has one. It may hold a password: do not print it.
+    pub fn url(&self) -> Result<String, ConfigError> {
+        match &self.address {
+            StoreAddress::Url(url) => Ok(url.clone()),
+            StoreAddress::File(file) => {
+                let text = fs::read_to_string(file).map_err(|cause| ConfigError::Read { file: file.clone(), cause })?;
+                Ok(text.trim().to_owned())
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for StoreSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreSettings")
+            .field("max_batch", &self.max_batch)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The folder relative paths start from.
+pub fn base_folder(file: Option<&Path>) -> PathBuf {
+    match file.and_then(Path::parent) {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+struct Reader<'a> {
+    layers: &'a Layers,
+    base: &'a Path,
+}
+
+impl Reader<'_> {
+    fn server(&self) -> Result<Server, ConfigError> {
+        Ok(Server {
+            listen: self.address("server.listen")?,
+            http_listen: self.address("server.http_listen")?,
+            instance: self.instance()?,
+            data_dir: self.path("server.data_dir")?,
+            request_timeout: self.duration("server.request_timeout_ms", 100)?,
+            queue_wait: self.duration("server.queue_wait_ms", 1)?,
+            admission: self.count("server.admission", 1..=65_536)?,
+            max_message_bytes: self.count("server.max_message_bytes", 8_192..=1_048_576)?,
+            max_connections: self.count("server.max_connections", 1..=1_000_000)?,
+            connection_requests: self.count("server.connection_requests", 1..=65_536)?,
+            idle_timeout: self.duration("server.idle_timeout_ms", 1_000)?,
+            drain: self.drain()?,
+            fault_limit: u32::try_from(self.count("server.fault_limit", 1..=1_000)?).unwrap_or(u32::MAX),
+            reflection: self.layers.flag("server.reflection"),
+            dumpable: self.layers.flag("server.dumpable"),
+        })
+    }
+
+    fn instance(&self) -> Result<String, ConfigError> {
+        let path = "server.instance";
+        let name = self.text(path)?;
+        let plain = name.len() <= 40 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        if plain { Ok(name.to_owned()) } else { Err(wrong(path, "must have 1 to 40 letters, digits or - _ .")) }
+    }
+
+    fn drain(&self) -> Result<Duration, ConfigError> {
+        let path = "server.drain_ms";
+        let drain = self.duration(path, 1)?;
+        if drain <= Duration::from_millis(MAX_DRAIN_MS) { Ok(drain) } else { Err(wrong(path, "at most 10000")) }
+    }
+
+    fn store(&self) -> Result<StoreSettings, ConfigError> {
+        let address = match self.optional_path("store.url_file") {
+            Some(file) => StoreAddress::File(file),
+            None => {
+                let url = self.text("store.url")?;
+                if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
+                    return Err(wrong("store.url", "must start with sqlite: or postgres:"));
+                }
+                StoreAddress::Url(self.rooted_url(url))
+            }
+        };
+        Ok(StoreSettings {
+            address,
+            max_batch: self.count("store.max_batch", 1..=4_096)?,
+            queue: self.count("store.queue", 1..=1_000_000)?,
+        })
+    }
+
+    /// A relative SQLite file is taken from the base folder, like every other path.
+    fn rooted_url(&self, url: &str) -> String {
+        match url.strip_prefix("sqlite://") {
+            Some(file) if !file.starts_with('/') && !file.starts_with(':') => {
+                format!("sqlite://{}", self.base.join(file).display())
+            }
+            _ => url.to_owned(),
+        }
+    }
+
+    fn bdks(&self, accept_non_p2pe: bool) -> Result<Vec<BdkSpec>, ConfigError> {
+        let mut specs: Vec<BdkSpec> = Vec::new();
+        for row in self.layers.bdks() {
+            let spec = bdk(row, accept_non_p2pe)?;
+            if specs.iter().any(|other| other.id == spec.id) {
+                return Err(wrong("bdk.id", &format!("{} stands twice", spec.id)));
+            }
+            specs.push(spec);
+        }
+        Ok(specs)
+    }
+
+    fn acquirer(&self, data_dir: &Path) -> Result<AcquirerKind, ConfigError> {
+        match self.text("acquirer.kind")? {
+            "simulator" => Ok(AcquirerKind::Simulator { journal: data_dir.join(self.text("acquirer.journal")?) }),
+            _ => Err(wrong("acquirer.kind", "must be simulator")),
+        }
+    }
+
+    fn telemetry(&self) -> Result<TelemetrySettings, ConfigError> {
+        let log_format = match self.text("telemetry.log_format")? {
+            "auto" => LogFormat::Auto,
+            "json" => LogFormat::Json,
+            "pretty" => LogFormat::Pretty,
+            _ => return Err(wrong("telemetry.log_format", "must be auto, json or pretty")),
+        };
+        let path = "telemetry.otlp_endpoint";
+        let otlp_endpoint = self.layers.text(path).map(str::to_owned);
+        if otlp_endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            return Err(wrong(path, "must start with http:// or https://"));
+        }
+        Ok(TelemetrySettings { log_format, otlp_endpoint })
+    }
+
+    fn text(&self, path: &'static str) -> Result<&str, ConfigError> {
+        self.layers.text(path).ok_or(ConfigError::Missing(path))
+    }
+
+    fn address(&self, path: &'static str) -> Result<SocketAddr, ConfigError> {
+        self.text(path)?.parse().map_err(|_| wrong(path, "must be an address and port, such as 127.0.0.1:7443"))
+    }
+
+    fn optional_path(&self, path: &'static str) -> Option<PathBuf> {
+        self.layers.text(path).map(|text| self.base.join(text))
+    }
+
+    fn path(&self, path: &'static str) -> Result<PathBuf, ConfigError> {
+        self.optional_path(path).ok_or(ConfigError::Missing(path))
+    }
+
+    fn duration(&self, path: &'static str, least_ms: u64) -> Result<Duration, ConfigError> {
+        match self.layers.number(path) {
+            ms if (least_ms..=3_600_000).contains(&ms) => Ok(Duration::from_millis(ms)),
+            _ => Err(wrong(path, &format!("must be {least_ms} to 3600000 milliseconds"))),
+        }
+    }
+
+    fn count(&self, path: &'static str, range: std::ops::RangeInclusive<usize>) -> Result<usize, ConfigError> {
+        let number = usize::try_from(self.layers.number(path)).unwrap_or(usize::MAX);
+        if range.contains(&number) {
+            Ok(number)
+        } else {
+            Err(wrong(path, &format!("must be {} to {}", range.start(), range.end())))
+        }
+    }
+}
+
+fn bdk(row: &std::collections::BTreeMap<&'static str, Value>, accept_non_p2pe: bool) -> Result<BdkSpec, ConfigError> {
+    let text = |name, path| match row.get(name) {
+        Some(Value::Text(text)) => Ok(text.as_str()),
+        _ => Err(ConfigError::Missing(path)),
+    };
+    let id = BdkId::parse(text("id", "bdk.id")?).map_err(|error| wrong("bdk.id", &error.to_string()))?;
+    let scheme = match text("scheme", "bdk.scheme")? {
+        "aes" => Scheme::Aes,
+        "tdes" => Scheme::Tdes,
+        _ => return Err(wrong("bdk.scheme", "must be aes or tdes")),
+    };
+    let len = match row.get("bits") {
+        Some(Value::Number(128)) => KeyLen::K128,
+        Some(Value::Number(192)) if scheme == Scheme::Aes => KeyLen::K192,
+        Some(Value::Number(256)) if scheme == Scheme::Aes => KeyLen::K256,
+        _ => return Err(wrong("bdk.bits", "must be 128, 192 or 256; 128 for tdes")),
+    };
+    let mode = DecryptionMode::from_name(text("mode", "bdk.mode")?)
+        .ok_or_else(|| wrong("bdk.mode", "must be hardware, hybrid or host-derived"))?;
+    if scheme == Scheme::Tdes && mode != DecryptionMode::HostDerived {
+        return Err(wrong("bdk.mode", "tdes needs host-derived: no PKCS#11 token derives TDES keys inside"));
+    }
+    if mode == DecryptionMode::HostDerived && !accept_non_p2pe {
+        return Err(wrong(
+            "bdk.mode",
+            "host-derived lets a device's initial key leave the HSM; it needs hsm.accept_non_p2pe = true",
+        ));
+    }
+    Ok(BdkSpec { id, scheme, len, mode })
+}
+
+fn wrong(path: &'static str, reason: &str) -> ConfigError {
+    ConfigError::Value { path, reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,96 @@
+//! The HSM as the whole process holds it: opened once, handed to the derivers, and closed last, so that the calls made
+//! to close it are known and can be written down.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use warifu_core::secret::SecretBytes;
+use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, SlotFactory};
+use warifu_hsm::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
+use zeroize::Zeroizing;
+
+use crate::config::HsmSettings;
+use crate::exit::{Attempt as _, Exit, Failure};
+
+/// Opens the HSM's slot.
+pub(crate) fn open_slot(settings: &HsmSettings) -> Result<Slot, Failure> {
+    let config = SlotConfig {
+        module: settings.module.clone(),
+        token_label: settings.token_label.clone(),
+        pin: read_pin(&settings.pin_file)?,
+        cache_nodes: settings.cache_nodes,
+        accept_non_p2pe: settings.accept_non_p2pe,
+    };
+    Slot::open(config).or_exit(Exit::Hsm, "open the HSM")
+}
+
+/// Reads a PIN, without the line end editors add.
+pub(crate) fn read_pin(file: &Path) -> Result<Pin, Failure> {
+    let read = || -> io::Result<Pin> {
+        let text = Zeroizing::new(fs::read(file)?);
+        Ok(Pin::new(SecretBytes::copied(text.trim_ascii_end())))
+    };
+    read().or_exit(Exit::Usage, &format!("read the HSM's PIN in {}", file.display()))
+}
+
+/// One use of the HSM by a command: opens the slot and a session, asks, closes. The calls are told whatever came of it.
+pub(crate) fn use_once<T>(
+    settings: &HsmSettings,
+    ask: impl FnOnce(&Slot, &mut dyn Hsm) -> Result<T, HsmError>,
+) -> Result<(Result<T, HsmError>, CallTally), Failure> {
+    let slot = open_slot(settings)?;
+    let mut calls = CallTally::default();
+    let answer = slot.session(&[]).and_then(|mut session| {
+        let answer = ask(&slot, &mut session);
+        calls.add(&session.take_calls());
+        answer
+    });
+    calls.add(&slot.take_calls());
+    calls.add(&close_slot(slot));
+    Ok((answer, calls))
+}
+
+/// Closes a slot nobody uses any more, and tells the calls that took.
+pub(crate) fn close_slot(slot: Slot) -> CallTally {
+    slot.close().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the HSM was not closed in order");
+        CallTally::default()
+    })
+}
+
+/// Opens sessions for the derivers until it is closed.
+pub(crate) struct Door {
+    factory: Mutex<Option<SlotFactory>>,
+}
+
+impl Door {
+    /// In front of a slot, with these base derivation keys.
+    pub(crate) fn new(slot: &Slot, bdks: Vec<BdkSpec>) -> Arc<Self> {
+        Arc::new(Self { factory: Mutex::new(Some(slot.factory(bdks))) })
+    }
+
+    /// Lets nobody in any more; gives the calls nobody has asked for.
+    pub(crate) fn close(&self) -> CallTally {
+        self.factory().take().map(|factory| factory.take_calls()).unwrap_or_default()
+    }
+
+    /// A panic elsewhere cannot leave it half changed.
+    fn factory(&self) -> MutexGuard<'_, Option<SlotFactory>> {
+        self.factory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HsmFactory for Door {
+    fn session(&self) -> Result<Box<dyn Hsm>, HsmError> {
+        match &*self.factory() {
+            Some(factory) => factory.session(),
+            None => Err(HsmError::StillInUse),
+        }
+    }
+
+    fn take_calls(&self) -> CallTally {
+        self.factory().as_ref().map(HsmFactory::take_calls).unwrap_or_default()
+    }
+}

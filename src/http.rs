@@ -1,0 +1,74 @@
+//! The plain HTTP side: is the process alive, can it serve, what do its metrics say. No card data, no business, no
+//! authentication: it belongs on loopback or a private network.
+
+use std::future::Future;
+use std::io;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use tokio::net::TcpListener;
+use warifu_actors::House;
+
+use crate::app::Posture;
+use crate::readiness::Readiness;
+
+#[derive(Clone)]
+struct Edge {
+    house: House,
+    metrics: PrometheusHandle,
+    posture: Posture,
+}
+
+/// Serves until `stop` completes.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    house: House,
+    metrics: PrometheusHandle,
+    posture: Posture,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let routes = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state(Edge { house, metrics, posture });
+    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+}
+
+/// The process answers; whether it can serve is `/readyz`'s matter.
+async fn healthz(State(edge): State<Edge>) -> Json<serde_json::Value> {
+    let health = edge.house.health();
+    let modes: Vec<&str> = health.modes.iter().map(|mode| mode.name()).collect();
+    let mut warnings = Vec::new();
+    if edge.posture == Posture::Dev {
+        warnings.push("developer's throw-away server: test keys, no card of a real person");
+    }
+    if health.accept_non_p2pe {
+        warnings.push("host-derived decryption is allowed: initial keys leave the HSM, which is not P2PE");
+    }
+    Json(json!({
+        "status": "alive",
+        "version": env!("CARGO_PKG_VERSION"),
+        "dev": edge.posture == Posture::Dev,
+        "decryption_modes": modes,
+        "accept_non_p2pe": health.accept_non_p2pe,
+        "draining": health.draining,
+        "warnings": warnings,
+    }))
+}
+
+/// 200 if cards can be taken now, else 503 and what is down.
+async fn readyz(State(edge): State<Edge>) -> Response {
+    let readiness = Readiness::of(&edge.house);
+    let code = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(json!({ "ready": readiness.is_ready(), "down": readiness.down() }))).into_response()
+}
+
+async fn render(State(edge): State<Edge>) -> Response {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], edge.metrics.render()).into_response()
+}

@@ -1,0 +1,59 @@
+//! The process itself: no core dumps, no debugger, no text in panics, and the signals that stop it.
+
+use std::io::{self, Write as _};
+use std::panic;
+
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Whether other processes of this user may look into this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Privacy {
+    /// No core dumps, no debugger: card data passes through this memory (PCI DSS 3.3.1).
+    Sealed,
+    /// As the system has it; for tests that look.
+    Open,
+}
+
+/// Applies the privacy for the rest of the process's life. An `exec` undoes part of it, so this comes after.
+pub fn harden(privacy: Privacy) -> io::Result<()> {
+    match privacy {
+        Privacy::Open => Ok(()),
+        Privacy::Sealed => {
+            rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+            rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+            Ok(())
+        }
+    }
+}
+
+/// Lets the process open as many files and connections as the system allows it.
+pub fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // Best effort: with the old limit the server still works, with fewer connections.
+    let _ = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+}
+
+/// From now on a panic reports where it happened and nothing else: its message may hold what was being worked on.
+pub fn quiet_panics() {
+    panic::set_hook(Box::new(|panic| {
+        let (file, line) = panic.location().map_or(("unknown", 0), |place| (place.file(), place.line()));
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("unnamed");
+        if tracing::dispatcher::has_been_set() {
+            tracing::error!(file, line, thread, "panic");
+        } else {
+            let _ = writeln!(io::stderr(), "panic at {file}:{line} in thread {thread}");
+        }
+    }));
+}
+
+/// Completes when the process is asked to stop: SIGTERM or Ctrl-C.
+pub async fn asked_to_stop() -> io::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

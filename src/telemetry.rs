@@ -1,0 +1,104 @@
+//! Logs, traces and metrics. None of them may block or fail a payment.
+//!
+//! Traces leave by a batch exporter with a bounded queue on its own thread: when the collector is down, slow or gone,
+//! spans are dropped and nothing else changes.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
+
+use crate::config::{LogFormat, TelemetrySettings};
+
+/// What is logged unless `RUST_LOG` says otherwise.
+const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
+/// Longest wait for the collector, for one batch and at the end.
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often histogram samples are folded; without it they pile up until somebody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Upper bounds of duration histograms, in seconds.
+const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// Telemetry that cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The OTLP exporter.
+    #[error("cannot set up the OTLP exporter")]
+    Exporter(#[from] ExporterBuildError),
+    /// The subscriber, because another one is there.
+    #[error("cannot set up logging")]
+    Subscriber(#[from] TryInitError),
+    /// The metrics recorder.
+    #[error("cannot set up metrics")]
+    Metrics(#[from] BuildError),
+}
+
+/// What must be kept until the end.
+pub struct Telemetry {
+    traces: Option<SdkTracerProvider>,
+    metrics: PrometheusHandle,
+}
+
+impl Telemetry {
+    /// Sets everything up, once a process, inside the multi-thread runtime.
+    pub fn start(settings: &TelemetrySettings, instance: &str) -> Result<Self, TelemetryError> {
+        let traces = settings.otlp_endpoint.as_deref().map(|endpoint| tracer(endpoint, instance)).transpose()?;
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+        let pretty = match settings.log_format {
+            LogFormat::Auto => io::stderr().is_terminal(),
+            LogFormat::Json => false,
+            LogFormat::Pretty => true,
+        };
+        let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+        let lines = if pretty { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
+        // Only our own spans: the exporter's transport has spans too, and would feed on itself.
+        let ours =
+            Targets::new().with_target("warifu", LevelFilter::INFO).with_target("warifu_actors", LevelFilter::INFO);
+        let spans = traces
+            .as_ref()
+            .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("warifu")).with_filter(ours));
+        tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init()?;
+
+        let metrics = PrometheusBuilder::new().set_buckets(&BUCKETS)?.install_recorder()?;
+        let upkeep = metrics.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(UPKEEP);
+            loop {
+                tick.tick().await;
+                upkeep.run_upkeep();
+            }
+        });
+        Ok(Self { traces, metrics })
+    }
+
+    /// Renders the metrics.
+    pub fn metrics(&self) -> PrometheusHandle {
+        self.metrics.clone()
+    }
+
+    /// Sends what is left of the traces, for a short time.
+    pub async fn stop(self) {
+        let Some(traces) = self.traces else { return };
+        let flushed = tokio::task::spawn_blocking(move || traces.shutdown_with_timeout(EXPORT_TIMEOUT));
+        // A collector that hangs costs the last spans, not the exit.
+        let _ = tokio::time::timeout(EXPORT_TIMEOUT, flushed).await;
+    }
+}
+
+fn tracer(endpoint: &str, instance: &str) -> Result<SdkTracerProvider, ExporterBuildError> {
+    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).with_timeout(EXPORT_TIMEOUT).build()?;
+    let resource = Resource::builder()
+        .with_service_name("warifu")
+        .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+        .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
+        .build();
+    Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
+}

@@ -1,0 +1,232 @@
+//! The listener of modules: TCP, then mutual TLS, then a connection that is cut when it falls silent.
+//!
+//! Handshakes run in tasks of their own with a time limit, so a caller who dawdles holds up nobody.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use rustls::pki_types::pem::{Error as PemError, PemObject as _};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{RootCertStore, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use crate::config::Tls;
+use crate::identity::{CertificateId, Peer};
+
+/// Longest time a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Connections that have shaken hands and wait to be served.
+const BACKLOG: usize = 64;
+/// Rest after an accept failed, so that a full file table does not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Key files that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read as PEM.
+    #[error("cannot read certificates or keys in {}", file.display())]
+    Pem {
+        /// Which.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        cause: PemError,
+    },
+    /// Certificate and key do not go together, or use something this build does not have.
+    #[error("the certificate and its key cannot be used")]
+    Identity(#[from] rustls::Error),
+    /// The authority's certificate cannot be used.
+    #[error("the certificate authority in tls.client_ca cannot be used")]
+    Authority(#[from] VerifierBuilderError),
+}
+
+/// Reads the key files: TLS 1.2 or 1.3, a client certificate of our authority required, HTTP/2 only.
+pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(&tls.client_ca)? {
+        roots.add(certificate)?;
+    }
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+    let key = PrivateKeyDer::from_pem_reader(open(&tls.key)?)
+        .map_err(|cause| TlsError::Pem { file: tls.key.clone(), cause })?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(clients)
+        .with_single_cert(certificates(&tls.certificate)?, key)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Reads a chain of certificates.
+pub fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let failed = |cause| TlsError::Pem { file: file.to_owned(), cause };
+    let chain: Vec<_> = CertificateDer::pem_reader_iter(open(file)?).collect::<Result<_, _>>().map_err(failed)?;
+    if chain.is_empty() { Err(failed(PemError::NoItemsFound)) } else { Ok(chain) }
+}
+
+fn open(file: &Path) -> Result<File, TlsError> {
+    File::open(file).map_err(|cause| TlsError::Pem { file: file.to_owned(), cause: PemError::Io(cause) })
+}
+
+/// How connections are taken in.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most at once; more are closed at once.
+    pub connections: usize,
+    /// One that sends nothing for so long is cut.
+    pub idle: Duration,
+}
+
+/// Accepts connections until the stream is dropped, which also frees the port. `refused` hears why a caller was not let
+/// in.
+pub fn incoming(
+    tcp: TcpListener,
+    config: Arc<ServerConfig>,
+    limits: Limits,
+    refused: impl Fn(&'static str) + Clone + Send + Sync + 'static,
+) -> ReceiverStream<io::Result<Wire>> {
+    let (ready, stream) = mpsc::channel(BACKLOG);
+    let acceptor = TlsAcceptor::from(config);
+    let places = Arc::new(Semaphore::new(limits.connections));
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = tcp.accept() => accepted,
+                () = ready.closed() => return,
+            };
+            let Ok((stream, address)) = accepted else {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                turn_away("full");
+                continue;
+            };
+            let (acceptor, ready, refused) = (acceptor.clone(), ready.clone(), refused.clone());
+            tokio::spawn(async move {
+                match tokio::time::timeout(HANDSHAKE, handshake(&acceptor, stream)).await {
+                    Ok(Ok((tls, certificate))) => {
+                        let peer = Peer { certificate, address };
+                        // Fails only while the server is stopping.
+                        let _ = ready.send(Ok(Wire::new(tls, peer, limits.idle, place))).await;
+                    }
+                    Ok(Err(error)) => {
+                        turn_away("handshake");
+                        refused("the TLS handshake failed");
+                        tracing::info!(%address, %error, "connection refused: TLS handshake failed");
+                    }
+                    Err(_) => {
+                        turn_away("slow");
+                        refused("the TLS handshake took too long");
+                        tracing::info!(%address, "connection refused: TLS handshake took too long");
+                    }
+                }
+            });
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+fn turn_away(cause: &'static str) {
+    metrics::counter!("warifu_connections_refused_total", "cause" => cause).increment(1);
+}
+
+async fn handshake(acceptor: &TlsAcceptor, tcp: TcpStream) -> io::Result<(TlsStream<TcpStream>, CertificateId)> {
+    tcp.set_nodelay(true)?;
+    let tls = acceptor.accept(tcp).await?;
+    let (_, connection) = tls.get_ref();
+    let certificate = connection.peer_certificates().and_then(|chain| chain.first()).map(CertificateId::of);
+    // The verifier requires one; without it there is no caller.
+    let certificate = certificate.ok_or(io::ErrorKind::PermissionDenied)?;
+    Ok((tls, certificate))
+}
+
+/// A connection: fails its next read when nothing came for too long. A live module answers HTTP/2 pings.
+pub struct Wire {
+    tls: TlsStream<TcpStream>,
+    peer: Peer,
+    idle: Duration,
+    last_read: Instant,
+    alarm: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Wire {
+    fn new(tls: TlsStream<TcpStream>, peer: Peer, idle: Duration, place: OwnedSemaphorePermit) -> Self {
+        let now = Instant::now();
+        metrics::gauge!("warifu_connections").increment(1.0);
+        Self { tls, peer, idle, last_read: now, alarm: Box::pin(tokio::time::sleep_until(now + idle)), _place: place }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        metrics::gauge!("warifu_connections").decrement(1.0);
+    }
+}
+
+impl Connected for Wire {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(read) = Pin::new(&mut self.tls).poll_read(cx, buffer) {
+            self.last_read = Instant::now();
+            return Poll::Ready(read);
+        }
+        // The alarm is moved only when it rings, not at each read.
+        loop {
+            ready!(self.alarm.as_mut().poll(cx));
+            let due = self.last_read + self.idle;
+            if due <= Instant::now() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            self.alarm.as_mut().reset(due);
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.tls.is_write_vectored()
+    }
+}
