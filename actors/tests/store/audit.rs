@@ -1,1 +1,85 @@
+//! The audit logs: whole, in order, and continued where they were left.
 
+use futures_util::future::join_all;
+use sea_orm::ConnectionTrait as _;
+use warifu_actors::store::{SignedHead, StoreError, WriterSettings};
+use warifu_core::audit::{Hash, Tree, TreeHead};
+use warifu_hsm::Signature;
+
+use crate::support::{AT_MS, done, everywhere, job, log, note, take, taken};
+
+fn head(size: u64, mark: u8) -> SignedHead {
+    SignedHead {
+        head: TreeHead { log: "one".to_owned(), size, root: Hash([mark; 32]), at_ms: AT_MS as u64 },
+        signature: Signature([mark; 64]),
+        public_key: [4; 65],
+    }
+}
+
+#[tokio::test]
+async fn records_stand_in_the_order_of_their_jobs() {
+    everywhere(|stage| async move {
+        let answers = (0..700_u64).map(|number| {
+            let mut note = note();
+            note.records[0].at_ms = number;
+            stage.writer.submit(note)
+        });
+        let answers = join_all(answers.collect::<Vec<_>>()).await;
+        assert!(answers.iter().all(Result::is_ok));
+        let told = stage.check_log("one").await;
+        assert_eq!(told.iter().map(|record| record.at_ms).collect::<Vec<_>>(), (0..700).collect::<Vec<_>>());
+        let page = stage.store.records(&log("one"), 650, 20).await.unwrap();
+        assert_eq!(page.iter().map(|record| record.seq).collect::<Vec<_>>(), (650..670).collect::<Vec<_>>());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_goes_on_where_the_last_process_left_it() {
+    everywhere(|stage| async move {
+        for round in 1..=6_u32 {
+            let (other, writer) = stage.second("two").await;
+            assert_eq!(writer.tree().borrow().size, u64::from(round - 1) * 3);
+            for number in 0..3 {
+                let request = format!("r{round}-{number}");
+                taken(done(&writer, job(take(&request, 0, round * 3 + number, 1, 1))).await);
+            }
+            other.close().await;
+        }
+        assert_eq!(stage.check_log("two").await.len(), 18);
+        let logs: Vec<_> = stage.store.logs().await.unwrap();
+        let sizes: Vec<_> = logs.iter().map(|(log, size)| (log.as_str(), *size)).collect();
+        assert_eq!(sizes, [("cli", 6), ("one", 0), ("two", 18)]);
+        assert_eq!(stage.store.tree(&log("nobody")).await.unwrap(), Tree::default());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_newest_head_is_the_one_over_most_records() {
+    everywhere(|stage| async move {
+        assert!(stage.store.newest_head(&log("one")).await.unwrap().is_none());
+        for (size, mark) in [(3, 1), (9, 2), (5, 3)] {
+            stage.store.save_head(&head(size, mark)).await.unwrap();
+        }
+        assert!(stage.store.newest_head(&log("one")).await.unwrap() == Some(head(9, 2)));
+        stage.store.save_head(&head(9, 4)).await.unwrap();
+        assert!(stage.store.newest_head(&log("one")).await.unwrap() == Some(head(9, 4)));
+        assert!(stage.store.newest_head(&log("two")).await.unwrap().is_none());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_frontier_that_does_not_fit_its_size_is_not_taken_up() {
+    everywhere(|stage| async move {
+        done(&stage.writer, note()).await.unwrap();
+        let outside = stage.place.outside().await;
+        outside.execute_unprepared("UPDATE audit_frontier SET size = 3 WHERE log = 'one'").await.unwrap();
+        let answer = stage.writer.submit(note()).await;
+        assert!(matches!(answer, Err(StoreError::Corrupt("audit_frontier.frontier"))), "{answer:?}");
+        let again = stage.store.start_writer(log("one"), WriterSettings::default()).await;
+        assert!(matches!(again.err(), Some(StoreError::Corrupt("audit_frontier.frontier"))));
+    })
+    .await;
+}

@@ -97,7 +97,7 @@ async fn one_drawn_token_goes_to_one_card() {
         for round in 0..10_u64 {
             let counter = u32::try_from(1 + round).unwrap();
             let [zero, one, two, three] = [0, 1, 2, 3].map(|device: u8| {
-                let writer = if device % 2 == 0 { &stage.writer } else { &second };
+                let writer = if device.is_multiple_of(2) { &stage.writer } else { &second };
                 writer.submit(job(take(
                     &format!("r{round}-{device}"),
                     device,
