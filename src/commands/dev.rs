@@ -102,6 +102,8 @@ impl Dev {
             banner::print(folder, addresses, &emulators);
             if self.json {
                 say(banner::json(folder, addresses, &emulators));
+            } else {
+                banner::next_steps(folder, addresses, &emulators);
             }
             app.run(stop).await
         })

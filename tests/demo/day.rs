@@ -29,26 +29,16 @@ struct Cast {
     scheme: &'static str,
     ksn: &'static str,
     format: &'static str,
-    /// Published outputs of demonstration cards do not all pass the Luhn check.
-    card_check: &'static str,
 }
 
 const CAST: [Cast; 6] = [
-    Cast {
-        id: "keypad",
-        what: "keypad, AES DUKPT",
-        scheme: "aes",
-        ksn: "123456789012000100000000",
-        format: "native",
-        card_check: "luhn",
-    },
+    Cast { id: "keypad", what: "keypad, AES DUKPT", scheme: "aes", ksn: "1234567890AB000100000000", format: "native" },
     Cast {
         id: "reader",
         what: "chip and stripe reader, AES DUKPT",
         scheme: "aes",
-        ksn: "123456789012000200000000",
+        ksn: "1234567890AB000200000000",
         format: "native",
-        card_check: "luhn",
     },
     Cast {
         id: "old-reader",
@@ -56,31 +46,27 @@ const CAST: [Cast; 6] = [
         scheme: "tdes",
         ksn: "FFFF9876543211000000",
         format: "idtech-binary",
-        card_check: "luhn",
     },
     Cast {
         id: "lost-keypad",
         what: "a keypad that was lost",
         scheme: "aes",
-        ksn: "123456789012000300000000",
+        ksn: "1234567890AB000300000000",
         format: "native",
-        card_check: "luhn",
     },
     Cast {
-        id: "idtech",
+        id: "idtech-augusta",
         what: "ID TECH Augusta, published output",
         scheme: "tdes",
         ksn: "6299490000000A000000",
         format: "idtech-binary",
-        card_check: "luhn",
     },
     Cast {
-        id: "magtek",
+        id: "magtek-hogan",
         what: "MagTek MagneSafe, published output",
         scheme: "tdes",
         ksn: "FFFF9876543210E00000",
         format: "magtek-keyboard",
-        card_check: "any",
     },
 ];
 
@@ -105,38 +91,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     say("registering and starting emulated devices, each its own process on its own wire");
     let mut devices = Vec::new();
     for cast in &CAST {
-        let bdk = server.bdk(cast.scheme);
-        server.operated(&[
-            "device",
-            "add",
-            cast.id,
-            "--merchant",
-            &server.merchant(),
-            "--scheme",
-            cast.scheme,
-            "--ksn",
-            cast.ksn,
-            "--bdk",
-            &bdk,
-            "--format",
-            cast.format,
-            "--card-check",
-            cast.card_check,
-        ]);
-        server.operated(&["device", "activate", cast.id]);
-        let key = if cast.scheme == "aes" { AES_BDK } else { TDES_BDK };
-        devices.push(Device::start(&[
-            "--name",
-            cast.id,
-            "--scheme",
-            cast.scheme,
-            "--format",
-            cast.format,
-            "--ksn",
-            cast.ksn,
-            "--bdk",
-            key,
-        ]));
+        let Cast { id, scheme, ksn, format, .. } = *cast;
+        // The devices of the published outputs are registered by `warifu dev` itself.
+        if !server.knows_published(id) {
+            let (merchant, bdk) = (server.merchant(), server.bdk(scheme));
+            let add = format!(
+                "device add {id} --merchant {merchant} --scheme {scheme} --ksn {ksn} --bdk {bdk} --format {format}"
+            );
+            server.operated(&words(&add));
+            server.operated(&["device", "activate", id]);
+        }
+        let key = if scheme == "aes" { AES_BDK } else { TDES_BDK };
+        devices.push(Device::start(&words(&format!(
+            "--name {id} --scheme {scheme} --format {format} --ksn {ksn} --bdk {key}"
+        ))));
     }
     let [keypad, reader, old_reader, lost, idtech, magtek] = devices.as_mut_slice() else {
         unreachable!("six devices")
@@ -165,9 +133,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     say("outputs of real readers, as their makers and users published them; their cards are long expired");
     idtech.say(&format!("raw {}", recorded("dev-idtech-enh-augusta")));
-    day.sale("idtech", "1006", 1000, "in-person");
+    day.sale("idtech-augusta", "1006", 1000, "in-person");
     magtek.say(&format!("raw {}", recorded("dev-magtek-kb-hogan")));
-    day.sale("magtek", "1007", 1000, "in-person");
+    day.sale("magtek-hogan", "1007", 1000, "in-person");
 
     say("an amount ending in 51: the simulated issuer says insufficient funds");
     keypad.say(&format!("key {VISA} 3012 123"));
@@ -310,14 +278,14 @@ fn problems(outcome: &Value) -> Vec<String> {
 
 fn table(outcome: &Value) {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    show("\norder  device      entry   DUKPT  mode          outcome         token             card");
+    show("\norder  device         entry   DUKPT  mode          outcome         token             card");
     for sale in outcome["sales"].as_array().into_iter().flatten() {
         let result = match sale["response_code"].as_str() {
             Some(code) if code != "00" => format!("{} ({code})", text(&sale["outcome"])),
             _ => text(&sale["outcome"]),
         };
         show(&format!(
-            "{:6} {:11} {:7} {:6} {:13} {:15} {:17} {}",
+            "{:6} {:14} {:7} {:6} {:13} {:15} {:17} {}",
             text(&sale["order"]),
             text(&sale["device"]),
             text(&sale["entry"]),
@@ -341,6 +309,10 @@ fn table(outcome: &Value) {
         outcome["pan_scan"]["hits"],
         outcome["pan_scan"]["needles"],
     ));
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split_ascii_whitespace().collect()
 }
 
 fn path(path: &Path) -> Result<&str, Box<dyn Error>> {

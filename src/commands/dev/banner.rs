@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::devices::{Emulators, arguments, beside};
-use super::folder::{Folder, MERCHANT, MODULE};
+use super::folder::{AES_BDK_ID, Folder, MERCHANT, MODULE, TDES_BDK_ID};
 use super::registered::{EMULATED, PUBLISHED};
 use crate::app::Addresses;
 use crate::commands::output::remark;
 
-/// For people, on stderr.
+/// What there is, on stderr.
 pub(super) fn print(folder: &Folder, addresses: Addresses, emulators: &Emulators) {
     let dir = folder.path().display();
     remark("");
@@ -27,14 +27,14 @@ pub(super) fn print(folder: &Folder, addresses: Addresses, emulators: &Emulators
     }
     let others: Vec<&str> = PUBLISHED.iter().map(|device| device.id).collect();
     remark(format_args!("  and, for their published outputs: {}", others.join(", ")));
-    next_steps(folder, addresses, emulators);
 }
 
 fn scheme(device: &super::registered::Known) -> &'static str {
     crate::rpc::scheme_name(device.scheme)
 }
 
-fn next_steps(folder: &Folder, addresses: Addresses, emulators: &Emulators) {
+/// For people without a program in between: it shows a test card, which has no business in a program's log.
+pub(super) fn next_steps(folder: &Folder, addresses: Addresses, emulators: &Emulators) {
     let (keypad, warifu) = (&EMULATED[0], beside("warifu"));
     let pki = folder.pki();
     remark("");
@@ -79,11 +79,11 @@ fn next_steps(folder: &Folder, addresses: Addresses, emulators: &Emulators) {
 
 /// The order app of the same build, or how to build it.
 fn order_app() -> String {
-    let built = beside("examples").join("order_app");
+    let built = beside("examples").join("order-app");
     if built.is_file() {
         built.display().to_string()
     } else {
-        "cargo run -q -p warifu-sdk --example order_app --".to_owned()
+        "cargo run -q -p warifu-sdk --example order-app --".to_owned()
     }
 }
 
@@ -103,6 +103,7 @@ pub(super) fn json(folder: &Folder, addresses: Addresses, emulators: &Emulators)
         "config": folder.config(),
         "merchant": MERCHANT,
         "module": MODULE,
+        "bdks": { "aes": AES_BDK_ID, "tdes": TDES_BDK_ID },
         "pki": {
             "ca": pki.join("ca.pem"),
             "ca_key": pki.join("ca.key"),
