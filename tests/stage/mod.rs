@@ -2,7 +2,7 @@
 //!
 //! Everything is started with the programs' own commands, as a user would, and ended when it goes out of scope.
 
-#![allow(dead_code, reason = "each test uses its part of the stage")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part of the stage")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -170,9 +170,14 @@ impl Server {
         self.about["merchant"].as_str().expect("a dev server has a merchant").to_owned()
     }
 
-    /// The BDK it has for a scheme, as its configuration names it.
-    pub fn bdk(&self, scheme: &str) -> String {
-        self.about["bdks"][scheme].as_str().unwrap_or_else(|| panic!("no {scheme} BDK in {}", self.about)).to_owned()
+    /// Whether it made the device of a published output.
+    pub fn knows_published(&self, id: &str) -> bool {
+        self.about["published"].as_array().is_some_and(|devices| devices.iter().any(|device| device["id"] == id))
+    }
+
+    /// The BDK that `warifu dev` makes for a scheme.
+    pub fn bdk(&self, scheme: &str) -> &'static str {
+        if scheme == "aes" { "TEST-aes-128" } else { "TEST-tdes" }
     }
 
     /// Its folder.
