@@ -24,12 +24,11 @@ use crate::acquirer::link::{AcquirerLink, AskAuthorization, Inquire, Reverse};
 use crate::acquirer::{Decision, Inquiry};
 use crate::auditor::AuditLog;
 use crate::gate::{Agent, Answer, Gate};
-use crate::record::Kind;
 use crate::refused::{Refused, with_source};
 use crate::store::job::{Intent, NewPayment, PaymentId, StoredPayment};
 use crate::store::{Outcome, Store, StoreError};
 use crate::supervisor::pause;
-use crate::tokenizer::{Collected, IssueToken, Issued, OpenAgain, Standing, Tokenizer, about};
+use crate::tokenizer::{Collected, IssueToken, Issued, OpenAgain, Standing, Tokenizer};
 
 /// First pause between two looks at a payment somebody else is settling.
 const LOOK: Duration = Duration::from_millis(10);
@@ -214,11 +213,9 @@ impl Desk {
             }
             Ok(Inquiry::Reversed) | Err(_) => return Ok(payment),
         }
-        let mut record = about(&self.log, Kind::PaymentSent, &collected);
-        record.payment = Some(payment.id.to_string());
         let card = self.tokenizer.ask(OpenAgain(collected)).await?;
         let intent = Intent::Move { payment: payment.id, from: State::Reversed, to: State::Sent };
-        match self.log.submit(intent, Vec::new(), vec![record]).await? {
+        match self.log.submit(intent, Vec::new(), Vec::new()).await? {
             Ok(Outcome::Moved) => self.charge(StoredPayment { state: State::Sent, ..payment }, card).await,
             // Another try of the same request was faster.
             Ok(_) | Err(_) => {
@@ -232,11 +229,8 @@ impl Desk {
 
 /// Moves a payment from where it stands; `false` if it does not stand there.
 async fn move_payment(log: &AuditLog, payment: &StoredPayment, to: State) -> Result<bool, StoreError> {
-    let mut record = log.record(Kind::PaymentMoved).because(to.name());
-    record.merchant = Some(payment.merchant.to_string());
-    record.payment = Some(payment.id.to_string());
     let intent = Intent::Move { payment: payment.id, from: payment.state, to };
-    let moved = matches!(log.submit(intent, Vec::new(), vec![record]).await?, Ok(Outcome::Moved));
+    let moved = matches!(log.submit(intent, Vec::new(), Vec::new()).await?, Ok(Outcome::Moved));
     if moved {
         metrics::counter!("warifu_payments_total", "state" => to.name()).increment(1);
     }

@@ -3,6 +3,8 @@
 mod health;
 mod link;
 mod open;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -331,6 +333,7 @@ impl House {
 
     /// Writes the last record: the server stops, and these calls were made to close the HSM. After [`House::drain`].
     pub async fn stopped(&self, last_calls: &CallTally) {
+        self.0.log.fall_silent().await;
         let mut calls = self.0.factory.take_calls();
         calls.add(last_calls);
         let record = self.0.log.record(Kind::ServerStopped).with_calls(&calls);

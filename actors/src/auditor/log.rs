@@ -126,6 +126,12 @@ impl AuditLog {
         });
     }
 
+    /// Waits until everything that was only mentioned is written.
+    pub async fn fall_silent(&self) {
+        // The semaphore is never closed.
+        let _ = self.0.unwatched.acquire_many(u32::try_from(UNWATCHED).unwrap_or(u32::MAX)).await;
+    }
+
     /// Writes a refusal down, if it is not yet, and says what the caller is told.
     pub async fn refuse(&self, caller: &Caller, request: Option<&RequestId>, refused: Refused) -> Refusal {
         let Refused { refusal, cause, recorded } = refused;

@@ -185,14 +185,7 @@ impl Ledger {
             Intent::Fault { device, limit } => self.fault(device, *limit),
         };
         self.effects.records.extend(job.records.iter().map(Record::to_line));
-        let own = match &answer {
-            Err(rejection) => Some(about(&job.intent, at, Kind::RequestRefused).because(rejection)),
-            Ok(Outcome::Faulted { suspended: true }) => {
-                Some(about(&job.intent, at, Kind::DeviceQuarantined).because("too many frames were not genuine"))
-            }
-            Ok(_) => None,
-        };
-        self.effects.records.extend(own.as_ref().map(Record::to_line));
+        self.effects.records.extend(own_record(&job.intent, &answer, at).as_ref().map(Record::to_line));
         answer
     }
 
@@ -335,6 +328,24 @@ const fn event_to(to: State) -> Event {
         State::Declined(code) => Event::Declined(code),
         State::Unknown => Event::Silent,
         State::Reversed => Event::ReversalAccepted,
+    }
+}
+
+/// What a job came to, in the writer's own words: only the writer knows.
+fn own_record(intent: &Intent, answer: &Result<Outcome, Rejection>, at_ms: u64) -> Option<Record> {
+    let about = |kind| about(intent, at_ms, kind);
+    match (answer, intent) {
+        (Err(rejection), _) => Some(about(Kind::RequestRefused).because(rejection)),
+        (Ok(Outcome::Taken(Taken { payment: Some(_), .. })), _) => Some(about(Kind::PaymentSent)),
+        (Ok(Outcome::Taken(Taken { payment: None, .. })), _) => Some(about(Kind::TokenIssued)),
+        (Ok(Outcome::Moved), Intent::Move { to: State::Sent, .. }) => {
+            Some(about(Kind::PaymentSent).because("sent again: the acquirer never had it"))
+        }
+        (Ok(Outcome::Moved), Intent::Move { to, .. }) => Some(about(Kind::PaymentMoved).because(to.name())),
+        (Ok(Outcome::Faulted { suspended: true }), _) => {
+            Some(about(Kind::DeviceQuarantined).because("too many frames were not genuine"))
+        }
+        (Ok(Outcome::Noted | Outcome::Repeated(_) | Outcome::Moved | Outcome::Faulted { suspended: false }), _) => None,
     }
 }
 

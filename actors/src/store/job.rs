@@ -16,8 +16,8 @@ use crate::record::Record;
 pub struct Job {
     /// What to do.
     pub intent: Intent,
-    /// What to write into the audit log whatever the outcome. When the intent is rejected the writer adds one record
-    /// of kind `request.refused` with the rejection as its cause.
+    /// What to write into the audit log whatever the outcome. What the intent comes to the writer adds in its own
+    /// words: a token issued, a payment sent or moved, a device quarantined, a request refused and why.
     pub records: Vec<Record>,
 }
 

@@ -1,0 +1,98 @@
+//! Callers that race.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use warifu_core::merchant::ModuleId;
+use warifu_core::payment::State;
+use warifu_core::refusal::Refusal;
+
+use super::support::{CARD, Mood, Stage, authorize, caller, eventually, play, play_on};
+use crate::house::{Caller, House};
+use crate::record::Kind;
+use crate::store::job::StoredPayment;
+
+const CALLERS: usize = 64;
+
+/// Authorizes one frame from many tasks at once, under names given by the task's number.
+async fn race(
+    house: &House,
+    frame: &Bytes,
+    name: impl Fn(usize) -> (Caller, String),
+) -> Vec<Result<StoredPayment, Refusal>> {
+    let start = Arc::new(tokio::sync::Barrier::new(CALLERS));
+    let racers: Vec<_> = (0..CALLERS)
+        .map(|number| {
+            let (house, frame, start, (caller, name)) = (house.clone(), frame.clone(), start.clone(), name(number));
+            tokio::spawn(async move {
+                start.wait().await;
+                house.authorize(&caller, authorize(&name, 1200, frame)).await
+            })
+        })
+        .collect();
+    let mut answers = Vec::new();
+    for racer in racers {
+        answers.push(racer.await.unwrap());
+    }
+    answers
+}
+
+#[test]
+fn many_callers_of_one_request_get_one_answer_and_one_effect() {
+    play(|scene, acquirer, keypad| async move {
+        let answers = race(&scene.house, &keypad.seal(1, CARD), |_| (caller(1), "r1".to_owned())).await;
+        let first = answers.first().unwrap().as_ref().unwrap();
+        assert!(matches!(first.state, State::Authorized(_)));
+        assert!(answers.iter().all(|answer| answer.as_ref() == Ok(first)));
+        assert_eq!((acquirer.authorizations(), scene.hsm.opened()), (1, 1));
+        assert_eq!(scene.store.payments(&caller(1).merchant, None, 100).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn of_many_requests_with_one_frame_exactly_one_succeeds() {
+    play(|scene, acquirer, keypad| async move {
+        let answers = race(&scene.house, &keypad.seal(1, CARD), |number| (caller(1), format!("r{number}"))).await;
+        let good = answers.iter().filter(|answer| answer.is_ok()).count();
+        let replayed = answers.iter().filter(|answer| **answer == Err(Refusal::FrameReplayed)).count();
+        assert_eq!((good, replayed), (1, CALLERS - 1));
+        assert_eq!(acquirer.authorizations(), 1);
+        let refused = scene.records().await.into_iter().filter(|record| record.kind == Kind::RequestRefused).count();
+        assert_eq!(refused, CALLERS - 1);
+    });
+}
+
+#[test]
+fn modules_of_one_merchant_that_race_with_one_request_get_one_answer() {
+    play(|scene, acquirer, keypad| async move {
+        let module =
+            |number: usize| Caller { module: ModuleId::parse(&format!("pos-{}", number % 8)).unwrap(), ..caller(1) };
+        let answers = race(&scene.house, &keypad.seal(1, CARD), |number| (module(number), "r1".to_owned())).await;
+        let first = answers.first().unwrap().as_ref().unwrap();
+        assert!(answers.iter().all(|answer| answer.as_ref() == Ok(first)), "{answers:?}");
+        assert_eq!(acquirer.authorizations(), 1);
+    });
+}
+
+#[test]
+fn whoever_asks_again_meanwhile_waits_for_the_first() {
+    let mut stage = Stage::new();
+    stage.settings.acquirer_timeout = Duration::from_millis(300);
+    play_on(&stage, |scene, acquirer, keypad| async move {
+        acquirer.become_mood(Mood::Deaf);
+        let frame = keypad.seal(1, CARD);
+        let spawn = |caller: Caller| {
+            let (house, asked) = (scene.house.clone(), authorize("r1", 1200, frame.clone()));
+            tokio::spawn(async move { house.authorize(&caller, asked).await })
+        };
+        let first = spawn(caller(1));
+        eventually("the question", async || (acquirer.heard() == 1).then_some(())).await;
+        let again = spawn(caller(1));
+        acquirer.become_mood(Mood::Approving);
+        let (first, again) = (first.await.unwrap().unwrap(), again.await.unwrap().unwrap());
+        assert_eq!(first, again);
+        assert_eq!(first.state, State::Unknown, "the acquirer was deaf to the end");
+        assert_eq!(scene.hsm.opened(), 1);
+    });
+}
