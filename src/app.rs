@@ -4,7 +4,7 @@ use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -27,8 +27,8 @@ use crate::rpc::Services;
 use crate::telemetry::Telemetry;
 use crate::tls::{self, Limits};
 
-/// Time beyond the drain for closing files and sending the last traces; with the longest drain still 10 s in all.
-const AFTERWARDS: Duration = Duration::from_millis(1500);
+/// How long connections may take to end once the work is done.
+const CLOSING: Duration = Duration::from_millis(750);
 
 /// What kind of server this is; modules, health and the banner say it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,8 +101,7 @@ impl App {
     }
 
     /// Serves until `stop` completes or a part gives up, then drains: new work is refused, work in flight is
-    /// finished, the audit log is signed, everything is closed. A connection that hangs costs no more than the drain
-    /// time.
+    /// finished, the audit log is signed, everything is closed. A connection that hangs holds up nothing.
     pub async fn run<S>(self, stop: impl Future<Output = S>) -> Result<(), Failure> {
         let Self { config, posture, house, store, slot, door, services, tls, grpc, http, addresses, telemetry } = self;
         let (stopping, stopped) = watch::channel(false);
@@ -146,27 +145,31 @@ impl App {
         telemetry.stop().await;
         match (gave_up, in_time) {
             (Some(part), _) => Err(Failure::new(Exit::Internal, format_args!("{part} failed for good"))),
-            (None, false) => Err(Failure::new(Exit::Drain, "stopped with work or connections left over")),
+            (None, false) => {
+                Err(Failure::new(Exit::Drain, "stopped with work left over; it is settled at the next start"))
+            }
             (None, true) => Ok(()),
         }
     }
 }
 
-/// Drains the house and the connections side by side; `false` if something was left when the time was over.
+/// Drains the house, then lets connections end; `false` if work was left when the time was over.
 async fn finish<E>(
     house: &House,
     stopping: watch::Sender<bool>,
     calls: JoinHandle<Result<(), E>>,
     limit: Duration,
 ) -> bool {
-    let work = async {
-        // Links are told first, so that modules dial elsewhere; then connections are told to end.
-        let drained = house.drain(limit);
-        stopping.send_replace(true);
-        tokio::join!(drained, calls)
-    };
-    // A silent TCP connection never ends by itself: it is left behind when the time is over.
-    tokio::time::timeout(limit + AFTERWARDS / 2, work).await.is_ok()
+    // Connections are told to end at once, but end only when their calls have.
+    stopping.send_replace(true);
+    let begun = Instant::now();
+    let overdue = tokio::time::timeout(limit + CLOSING, house.drain(limit)).await.is_err();
+    let in_time = !overdue && begun.elapsed() < limit;
+    // Answers are on their way. A connection that is silent never ends by itself: it is left behind.
+    if tokio::time::timeout(CLOSING, calls).await.is_err() {
+        tracing::info!("connections were cut that did not end by themselves");
+    }
+    in_time
 }
 
 async fn told(mut stopped: watch::Receiver<bool>) {

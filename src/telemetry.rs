@@ -6,7 +6,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use metrics_exporter_prometheus::{BuildError, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
@@ -24,8 +24,10 @@ const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How often histogram samples are folded; without it they pile up until somebody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Upper bounds of duration histograms, in seconds.
-const BUCKETS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// Upper bounds of histograms of jobs.
+const JOBS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// Upper bounds of histograms of durations.
+const SECONDS: [f64; 14] = [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
 
 /// Telemetry that cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +69,10 @@ impl Telemetry {
             .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("warifu")).with_filter(ours));
         tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init()?;
 
-        let metrics = PrometheusBuilder::new().set_buckets(&BUCKETS)?.install_recorder()?;
+        let metrics = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+            .set_buckets_for_metric(Matcher::Suffix("_jobs".to_owned()), &JOBS)?
+            .install_recorder()?;
         let upkeep = metrics.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(UPKEEP);

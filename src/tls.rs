@@ -155,7 +155,8 @@ async fn handshake(acceptor: &TlsAcceptor, tcp: TcpStream) -> io::Result<(TlsStr
     Ok((tls, certificate))
 }
 
-/// A connection: fails its next read when nothing came for too long. A live module answers HTTP/2 pings.
+/// A connection: fails its next read when nothing came for too long, or when HTTP/2 has not begun in good time. A live
+/// module answers HTTP/2 pings; before its preface has come there is nothing to ping.
 pub struct Wire {
     tls: TlsStream<TcpStream>,
     peer: Peer,

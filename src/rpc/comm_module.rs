@@ -208,7 +208,6 @@ async fn observed<T>(
     metrics::counter!("warifu_grpc_calls_total", "method" => method, "outcome" => outcome).increment(1);
     result.map(Response::new).map_err(|refusal| {
         span.record("refusal", refusal.reason());
-        span.in_scope(|| tracing::info!(refusal = refusal.reason(), "refused"));
         status(refusal, request.as_ref())
     })
 }

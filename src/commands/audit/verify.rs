@@ -250,3 +250,6 @@ impl fmt::Display for Finding {
         write!(f, "line {}: {}: {}", self.line, self.kind, self.message)
     }
 }
+
+#[cfg(test)]
+mod tests;
