@@ -101,6 +101,9 @@ pub(super) fn lend<R>(template: &[Attribute<'_>], ask: impl FnOnce(*mut CK_ATTRI
 }
 
 /// What every secret key here has, apart from its length or value: 13 attributes.
+///
+/// All are private objects, tree nodes of one session too: SoftHSM, which lives in this process, keeps the values of
+/// private objects encrypted and those of others in clear, where a search of memory finds them (`tests/memory.rs`).
 pub(super) fn secret_key(
     key_type: CK_KEY_TYPE,
     life: Life,
