@@ -94,6 +94,13 @@ impl Supervisor {
         Gate::new(limits, view)
     }
 
+    /// Whether the system has ended and taken its actors with it, which is no panic of theirs.
+    async fn is_over(&self) -> bool {
+        // Its end drops the actors and the arbiter one after the other.
+        tokio::time::sleep(FIRST_PAUSE).await;
+        !self.arbiter.alive()
+    }
+
     fn start<A: Agent, F: Fn() -> A + Send + Sync + 'static>(
         &self,
         factory: &Arc<F>,
@@ -114,7 +121,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = seat.closed() => return,
-                _ = rung.recv() => {}
+                ring = rung.recv() => if ring.is_none() && self.is_over().await { return },
             }
             metrics::counter!("warifu_actor_restarts_total", "actor" => A::NAME).increment(1);
             let Some(pause) = budget.spend(Instant::now()) else {
