@@ -26,10 +26,12 @@ use tonic::transport::server::Connected;
 use crate::config::Tls;
 use crate::identity::{CertificateId, Peer};
 
-/// Longest time a handshake may take.
+/// Longest time a handshake may take, and again the HTTP/2 preface after it.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Connections that have shaken hands and wait to be served.
 const BACKLOG: usize = 64;
+/// Length of the HTTP/2 connection preface (RFC 9113 §3.4).
+const PREFACE: usize = 24;
 /// Rest after an accept failed, so that a full file table does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -162,6 +164,9 @@ pub struct Wire {
     peer: Peer,
     idle: Duration,
     last_read: Instant,
+    /// Bytes of the preface that have not come, and when they must have.
+    preface_left: usize,
+    preface_due: Instant,
     alarm: Pin<Box<Sleep>>,
     _place: OwnedSemaphorePermit,
 }
@@ -169,8 +174,16 @@ pub struct Wire {
 impl Wire {
     fn new(tls: TlsStream<TcpStream>, peer: Peer, idle: Duration, place: OwnedSemaphorePermit) -> Self {
         let now = Instant::now();
+        let preface_due = now + HANDSHAKE;
+        let alarm = Box::pin(tokio::time::sleep_until(preface_due.min(now + idle)));
         metrics::gauge!("warifu_connections").increment(1.0);
-        Self { tls, peer, idle, last_read: now, alarm: Box::pin(tokio::time::sleep_until(now + idle)), _place: place }
+        Self { tls, peer, idle, last_read: now, preface_left: PREFACE, preface_due, alarm, _place: place }
+    }
+
+    /// When it is cut if nothing more comes.
+    fn due(&self) -> Instant {
+        let idle = self.last_read + self.idle;
+        if self.preface_left > 0 { idle.min(self.preface_due) } else { idle }
     }
 }
 
@@ -190,14 +203,16 @@ impl Connected for Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.tls).poll_read(cx, buffer) {
             self.last_read = Instant::now();
+            self.preface_left = self.preface_left.saturating_sub(buffer.filled().len() - before);
             return Poll::Ready(read);
         }
         // The alarm is moved only when it rings, not at each read.
         loop {
             ready!(self.alarm.as_mut().poll(cx));
-            let due = self.last_read + self.idle;
+            let due = self.due();
             if due <= Instant::now() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }

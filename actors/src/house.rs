@@ -190,8 +190,19 @@ impl House {
 
     /// Writes down a refusal that was made before the house was asked, and gives it back.
     pub async fn note_refusal(&self, caller: &Caller, request: Option<&RequestId>, refusal: Refusal) -> Refusal {
+        self.note_refusal_because(caller, request, refusal, refusal.message()).await
+    }
+
+    /// As [`House::note_refusal`], where the true cause says more than the refusal.
+    pub async fn note_refusal_because(
+        &self,
+        caller: &Caller,
+        request: Option<&RequestId>,
+        refusal: Refusal,
+        cause: &'static str,
+    ) -> Refusal {
         count_refusal(refusal);
-        self.0.log.refuse(caller, request, Refused::because(refusal, refusal.message())).await
+        self.0.log.refuse(caller, request, Refused::because(refusal, cause)).await
     }
 
     /// Turns a card into a token.

@@ -2,8 +2,8 @@
 
 mod comm_module;
 mod convert;
+mod limits;
 mod status;
-mod time_limit;
 
 use std::future::Future;
 use std::io;
@@ -23,7 +23,7 @@ use crate::config;
 use crate::readiness::Readiness;
 use crate::tls::Wire;
 use comm_module::CommModuleEdge;
-use time_limit::TimeLimit;
+use limits::CallLimits;
 
 pub(crate) use convert::scheme_name;
 
@@ -32,6 +32,8 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_ANSWER: Duration = Duration::from_secs(5);
 /// Longest headers a caller may send.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// Longest answer: an order with some thousand payments. The SDK takes as much.
+const MAX_ANSWER: usize = 1024 * 1024;
 /// How often the health service looks.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -42,6 +44,7 @@ pub(crate) use tonic_reflection::server::Error as ReflectionError;
 pub(crate) struct Services {
     routes: Routes,
     reporter: HealthReporter,
+    house: House,
 }
 
 impl Services {
@@ -53,9 +56,9 @@ impl Services {
     ) -> Result<Self, ReflectionError> {
         let (reporter, health) = tonic_health::server::health_reporter();
         reporter.set_service_status(SERVICE_NAME, ServingStatus::NotServing).await;
-        let edge = CommModuleServiceServer::new(CommModuleEdge::new(house, posture))
+        let edge = CommModuleServiceServer::new(CommModuleEdge::new(house.clone(), posture))
             .max_decoding_message_size(settings.max_message_bytes)
-            .max_encoding_message_size(settings.max_message_bytes);
+            .max_encoding_message_size(MAX_ANSWER);
         let mut routes = Routes::new(edge).add_service(health);
         if settings.reflection || posture == Posture::Dev {
             let describe = || {
@@ -65,7 +68,7 @@ impl Services {
             };
             routes = routes.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
         }
-        Ok(Self { routes, reporter })
+        Ok(Self { routes, reporter, house })
     }
 
     /// Keeps the health service told, for as long as it is polled.
@@ -97,7 +100,7 @@ impl Services {
             .http2_max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(u32::try_from(settings.connection_requests).ok())
             .concurrency_limit_per_connection(settings.connection_requests)
-            .layer(TimeLimit(settings.request_timeout))
+            .layer(CallLimits { time: settings.request_timeout, house: self.house })
             .serve_with_incoming_shutdown(self.routes.prepare(), incoming, stop)
             .await
     }
