@@ -102,74 +102,95 @@ impl App {
 
     /// Serves until `stop` completes or a part gives up, then drains: new work is refused, work in flight is
     /// finished, the audit log is signed, everything is closed. A connection that hangs holds up nothing.
-    pub async fn run<S>(self, stop: impl Future<Output = S>) -> Result<(), Failure> {
-        let Self { config, posture, house, store, slot, door, services, tls, grpc, http, addresses, telemetry } = self;
-        let (stopping, stopped) = watch::channel(false);
-        let limits = Limits { connections: config.server.max_connections, idle: config.server.idle_timeout };
-        let health = tokio::spawn(Services::report(services.reporter(), house.clone()));
-        let pages = tokio::spawn(http::serve(http, house.clone(), telemetry.metrics(), posture, told(stopped.clone())));
-        let server = config.server;
-        let drain = server.drain;
-        let calls = {
-            let counted = house.clone();
-            let refused = move |cause| {
-                let house = counted.clone();
-                tokio::spawn(async move { house.note_refused_caller(cause, None).await });
-            };
-            let incoming = tls::incoming(grpc, tls, limits, refused);
-            tokio::spawn(async move { services.serve(&server, incoming, told(stopped)).await })
-        };
+    pub async fn run(self, stop: impl Future<Output = &'static str>) -> Result<(), Failure> {
+        let (house, posture, addresses) = (self.house.clone(), self.posture, self.addresses);
+        let open = self.open();
         tracing::info!(grpc = %addresses.grpc, http = %addresses.http, version = env!("CARGO_PKG_VERSION"), "serving");
         if posture == Posture::Dev {
             tracing::warn!("DEV server: test keys, throw-away data; never a real card");
         }
-
-        let gave_up = tokio::select! {
-            _ = stop => None,
-            part = house.given_up() => Some(part),
-        };
-        match gave_up {
-            Some(part) => tracing::error!(part, "a part failed for good: draining"),
-            None => tracing::info!(limit_ms = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX), "draining"),
-        }
-        let in_time = finish(&house, stopping, calls, drain).await;
-        health.abort();
-        pages.abort();
-        // The HSM is closed before the last record, which tells of its closing, too.
-        let mut last_calls = door.close();
-        last_calls.add(&close_slot(slot));
-        house.stopped(&last_calls).await;
-        drop(house);
-        store.close().await;
-        tracing::info!(in_time, "stopped");
-        telemetry.stop().await;
-        match (gave_up, in_time) {
-            (Some(part), _) => Err(Failure::new(Exit::Internal, format_args!("{part} failed for good"))),
-            (None, false) => {
-                Err(Failure::new(Exit::Drain, "stopped with work left over; it is settled at the next start"))
+        tokio::select! {
+            signal = stop => {
+                tracing::info!(signal, "draining");
+                open.close().await
             }
-            (None, true) => Ok(()),
+            part = house.given_up() => {
+                tracing::error!(part, "a part failed for good: draining");
+                open.close().await?;
+                Err(Failure::new(Exit::Internal, format_args!("{part} failed for good")))
+            }
         }
+    }
+
+    /// Answers callers from now on.
+    fn open(self) -> Open {
+        let Self { config, posture, house, store, slot, door, services, tls, grpc, http, telemetry, .. } = self;
+        let (stopping, stopped) = watch::channel(false);
+        let server = config.server;
+        let limits = Limits { connections: server.max_connections, idle: server.idle_timeout };
+        let witness = house.clone();
+        let refused = move |cause| {
+            let house = witness.clone();
+            tokio::spawn(async move { house.note_refused_caller(cause, None).await });
+        };
+        let pages = [
+            tokio::spawn(Services::report(services.reporter(), house.clone())),
+            tokio::spawn(http::serve(http, house.clone(), telemetry.metrics(), posture)),
+        ];
+        let drain = server.drain;
+        let incoming = tls::incoming(grpc, tls, limits, refused);
+        let calls = tokio::spawn(async move {
+            if let Err(error) = services.serve(&server, incoming, told(stopped)).await {
+                tracing::error!(%error, "gRPC is not served any more");
+            }
+        });
+        Open { house, store, slot, door, telemetry, stopping, calls, pages, drain }
     }
 }
 
-/// Drains the house, then lets connections end; `false` if work was left when the time was over.
-async fn finish<E>(
-    house: &House,
+/// A server that answers.
+struct Open {
+    house: House,
+    store: Store,
+    slot: Slot,
+    door: Arc<Door>,
+    telemetry: Telemetry,
     stopping: watch::Sender<bool>,
-    calls: JoinHandle<Result<(), E>>,
-    limit: Duration,
-) -> bool {
-    // Connections are told to end at once, but end only when their calls have.
-    stopping.send_replace(true);
-    let begun = Instant::now();
-    let overdue = tokio::time::timeout(limit + CLOSING, house.drain(limit)).await.is_err();
-    let in_time = !overdue && begun.elapsed() < limit;
-    // Answers are on their way. A connection that is silent never ends by itself: it is left behind.
-    if tokio::time::timeout(CLOSING, calls).await.is_err() {
-        tracing::info!("connections were cut that did not end by themselves");
+    calls: JoinHandle<()>,
+    pages: [JoinHandle<()>; 2],
+    drain: Duration,
+}
+
+impl Open {
+    async fn close(mut self) -> Result<(), Failure> {
+        let in_time = self.finish().await;
+        self.pages.iter().for_each(JoinHandle::abort);
+        // The HSM is closed before the last record, which tells of its closing, too.
+        let mut last_calls = self.door.close();
+        last_calls.add(&close_slot(self.slot));
+        self.house.stopped(&last_calls).await;
+        self.store.close().await;
+        tracing::info!(in_time, "stopped");
+        self.telemetry.stop().await;
+        match in_time {
+            true => Ok(()),
+            false => Err(Failure::new(Exit::Drain, "stopped with work left over; it is settled at the next start")),
+        }
     }
-    in_time
+
+    /// Drains the house, then lets connections end; `false` if work was left when the time was over.
+    async fn finish(&mut self) -> bool {
+        // Connections are told to end at once, but end only when their calls have.
+        self.stopping.send_replace(true);
+        let begun = Instant::now();
+        let overdue = tokio::time::timeout(self.drain + CLOSING, self.house.drain(self.drain)).await.is_err();
+        let in_time = !overdue && begun.elapsed() < self.drain;
+        // Answers are on their way. A connection that is silent never ends by itself: it is left behind.
+        if tokio::time::timeout(CLOSING, &mut self.calls).await.is_err() {
+            tracing::info!("connections were cut that did not end by themselves");
+        }
+        in_time
+    }
 }
 
 async fn told(mut stopped: watch::Receiver<bool>) {

@@ -1,9 +1,6 @@
 //! The plain HTTP side: is the process alive, can it serve, what do its metrics say. No card data, no business, no
 //! authentication: it belongs on loopback or a private network.
 
-use std::future::Future;
-use std::io;
-
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -24,20 +21,16 @@ struct Edge {
     posture: Posture,
 }
 
-/// Serves until `stop` completes.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    house: House,
-    metrics: PrometheusHandle,
-    posture: Posture,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+/// Serves for as long as it is polled: during a drain, too, when it says that the server is not ready.
+pub(crate) async fn serve(listener: TcpListener, house: House, metrics: PrometheusHandle, posture: Posture) {
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .with_state(Edge { house, metrics, posture });
-    axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    if let Err(error) = axum::serve(listener, routes).await {
+        tracing::error!(%error, "health and metrics are not served any more");
+    }
 }
 
 /// The process answers; whether it can serve is `/readyz`'s matter.

@@ -1,5 +1,6 @@
 //! The process itself: no core dumps, no debugger, no text in panics, and the signals that stop it.
 
+use std::future::Future;
 use std::io::{self, Write as _};
 use std::panic;
 
@@ -48,12 +49,14 @@ pub fn quiet_panics() {
     }));
 }
 
-/// Completes when the process is asked to stop: SIGTERM or Ctrl-C.
-pub async fn asked_to_stop() -> io::Result<&'static str> {
+/// Listens for SIGTERM and Ctrl-C from now on; what it gives completes when one comes and names it. Inside a runtime.
+pub fn stop_signal() -> io::Result<impl Future<Output = &'static str>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        }
     })
 }

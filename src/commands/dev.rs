@@ -95,7 +95,7 @@ impl Dev {
         on_runtime(registered::register(config, folder))?;
         let config = self.config(folder)?;
         supervisor::run(async {
-            let stop = process::asked_to_stop();
+            let stop = process::stop_signal().or_exit(Exit::Internal, "listen for signals")?;
             let app = App::start(config, Posture::Dev).await?;
             let emulators = if self.no_devices { Emulators::none() } else { Emulators::start(folder)? };
             let addresses = app.addresses();

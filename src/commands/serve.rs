@@ -6,7 +6,7 @@ use warifu_actors::supervisor;
 use super::softhsm_env;
 use crate::app::{App, Posture};
 use crate::cli::ConfigFile;
-use crate::exit::Failure;
+use crate::exit::{Attempt as _, Exit, Failure};
 use crate::process;
 
 /// Run the server.
@@ -37,8 +37,8 @@ impl Serve {
         let config = file.load(&flags)?;
         softhsm_env::apply(&config.hsm)?;
         supervisor::run(async {
-            let app = App::start(config, Posture::Service).await?;
-            app.run(process::asked_to_stop()).await
+            let stop = process::stop_signal().or_exit(Exit::Internal, "listen for signals")?;
+            App::start(config, Posture::Service).await?.run(stop).await
         })
     }
 }
