@@ -151,7 +151,8 @@ impl<A: Agent> Gate<A> {
             let (verdict, told) = oneshot::channel();
             match &*seat.borrow_and_update() {
                 Seat::Taken(address) => {
-                    address.do_send(Envelope { content: Some((message, pass, verdict)), span: Span::current() });
+                    address
+                        .do_send(Envelope { content: Some(Content { message, pass, verdict }), span: Span::current() });
                 }
                 Seat::Closed => return Err(GateError::Stopped(A::NAME).into()),
             }
@@ -243,13 +244,19 @@ impl<A: Agent> Actor for Host<A> {
 
 /// A message with the way back. One that is dropped unread goes back by itself.
 struct Envelope<A: Answer<M>, M: Send + 'static> {
-    content: Option<(M, Pass, oneshot::Sender<Verdict<A, M>>)>,
+    content: Option<Content<A, M>>,
     span: Span,
+}
+
+struct Content<A: Answer<M>, M: Send + 'static> {
+    message: M,
+    pass: Pass,
+    verdict: oneshot::Sender<Verdict<A, M>>,
 }
 
 impl<A: Answer<M>, M: Send + 'static> Drop for Envelope<A, M> {
     fn drop(&mut self) {
-        if let Some((message, pass, verdict)) = self.content.take() {
+        if let Some(Content { message, pass, verdict }) = self.content.take() {
             let _ = verdict.send(Verdict::Returned(message, pass));
         }
     }
@@ -266,7 +273,7 @@ impl<A: Answer<M>, M: Send + 'static> Handler<Envelope<A, M>> for Host<A> {
         if self.spoiled {
             return;
         }
-        let Some((message, pass, verdict)) = envelope.content.take() else { return };
+        let Some(Content { message, pass, verdict }) = envelope.content.take() else { return };
         let injected = self.injected();
         let begun = catch_unwind(AssertUnwindSafe(|| {
             assert!(!injected, "injected fault");

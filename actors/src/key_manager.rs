@@ -127,6 +127,8 @@ pub struct KeyError {
 pub enum Blame {
     /// The frame was not genuine.
     Frame,
+    /// The frame was genuine and held no card.
+    Card,
     /// Not the frame's.
     Other,
 }
@@ -234,7 +236,7 @@ impl Answer<SignHead> for KeyManager {
 fn judge(error: &VisitError, authenticated: bool) -> (Refusal, Blame) {
     match error {
         VisitError::Hsm(HsmError::WrongMac | HsmError::SuiteMismatch(_)) => (Refusal::FrameRefused, Blame::Frame),
-        VisitError::Hsm(HsmError::Card(_)) if authenticated => (Refusal::CardInvalid, Blame::Other),
+        VisitError::Hsm(HsmError::Card(_)) if authenticated => (Refusal::CardInvalid, Blame::Card),
         VisitError::Hsm(HsmError::Card(_)) => (Refusal::FrameRefused, Blame::Frame),
         error => (refusal_of(error), Blame::Other),
     }

@@ -126,7 +126,11 @@ impl Desk {
         let mut due = vec![due];
         if let Err(cause) = check(&card, collected.device.card_check) {
             let refused = about(&self.log, Kind::RequestRefused, &collected).because(cause);
-            self.log.write(due, vec![refused]).await?;
+            let intent = match collected.frame.mac() {
+                Some(_) => spend(&collected),
+                None => Intent::Note,
+            };
+            self.log.submit(intent, due, vec![refused]).await??;
             return Err(Refused::recorded(Refusal::CardInvalid, cause));
         }
         let origin = Origin {
@@ -159,7 +163,7 @@ impl Desk {
                     card = self.seal(&collected, card, &mut take, &mut due).await?;
                 }
                 Err(rejection) => return Err(rejection.into()),
-                Ok(outcome @ (Outcome::Noted | Outcome::Moved | Outcome::Faulted { .. })) => {
+                Ok(outcome @ (Outcome::Noted | Outcome::Moved | Outcome::Spent | Outcome::Faulted { .. })) => {
                     return Err(Refused::because(Refusal::Internal, format!("a card was taken as {outcome:?}")));
                 }
             }
@@ -190,13 +194,14 @@ impl Desk {
         let limit = collected.frame.mac().is_none().then_some(self.fault_limit);
         let intent = match blame {
             Blame::Frame => Intent::Fault { device: collected.device.id.clone(), limit },
+            Blame::Card => spend(collected),
             Blame::Other => Intent::Note,
         };
-        // Neither a fault nor a note is ever rejected for a device that was just read.
-        if self.log.submit(intent, vec![due], Vec::new()).await?.is_err() {
-            tracing::warn!(device = %collected.device.id, "a bad frame could not be counted against its device");
+        match self.log.submit(intent, vec![due], Vec::new()).await? {
+            Ok(_) => Ok(Refused { recorded: Recorded::Yes, ..refused }),
+            // Somebody else used the counter meanwhile.
+            Err(rejection) => Ok(rejection.into()),
         }
-        Ok(Refused { recorded: Recorded::Yes, ..refused })
     }
 
     async fn is_known(&self, collected: &Collected, fingerprint: &Fingerprint) -> Result<bool, Refused> {
@@ -235,6 +240,11 @@ impl Desk {
             }
         }
     }
+}
+
+/// A genuine frame has used its counter, whatever it held.
+fn spend(collected: &Collected) -> Intent {
+    Intent::Spend { device: collected.device.id.clone(), counter: collected.counter }
 }
 
 /// Whether a card can be one at all. Its age is the issuer's business.

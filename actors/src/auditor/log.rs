@@ -175,18 +175,6 @@ impl AuditLog {
 }
 
 impl Due {
-    /// The record as it will be written.
-    pub fn record(&self) -> Option<&Record> {
-        self.record.as_ref()
-    }
-
-    /// Says more in it.
-    #[must_use]
-    pub fn amend(mut self, change: impl FnOnce(Record) -> Record) -> Self {
-        self.record = self.record.take().map(change);
-        self
-    }
-
     /// It is written.
     fn settle(mut self) {
         self.record = None;

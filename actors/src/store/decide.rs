@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use warifu_core::device;
+use warifu_core::ksn::Counter;
 use warifu_core::merchant::{DeviceId, MerchantId, RequestId};
 use warifu_core::payment::{Event, State};
 use warifu_core::replay::KsnGuard;
@@ -132,7 +133,7 @@ impl<'a> Wanted<'a> {
                 Intent::Move { payment, .. } => {
                     wanted.payments.insert(*payment);
                 }
-                Intent::Fault { device, .. } => {
+                Intent::Spend { device, .. } | Intent::Fault { device, .. } => {
                     wanted.devices.insert(device);
                 }
             }
@@ -182,6 +183,7 @@ impl Ledger {
             Intent::Note => Ok(Outcome::Noted),
             Intent::Take(take) => self.take(take, at_ms),
             Intent::Move { payment, from, to } => self.move_payment(*payment, *from, *to, at_ms),
+            Intent::Spend { device, counter } => self.spend(device, *counter),
             Intent::Fault { device, limit } => self.fault(device, *limit),
         };
         self.effects.records.extend(job.records.iter().map(Record::to_line));
@@ -279,6 +281,15 @@ impl Ledger {
         Ok(Outcome::Moved)
     }
 
+    fn spend(&mut self, id: &DeviceId, counter: Counter) -> Result<Outcome, Rejection> {
+        let device = self.view.devices.get(id).ok_or(Rejection::DeviceUnknown)?;
+        let guard = device.guard.admit(counter, device.window).map_err(|_| Rejection::Replayed)?;
+        // The frame was genuine, whatever it held.
+        let after = DeviceView { guard, faults: 0, ..device.clone() };
+        self.change_device(id, after);
+        Ok(Outcome::Spent)
+    }
+
     fn fault(&mut self, id: &DeviceId, limit: Option<u32>) -> Result<Outcome, Rejection> {
         let device = self.view.devices.get(id).ok_or(Rejection::DeviceUnknown)?;
         let faults = device.faults.saturating_add(1);
@@ -345,7 +356,16 @@ fn own_record(intent: &Intent, answer: &Result<Outcome, Rejection>, at_ms: u64) 
         (Ok(Outcome::Faulted { suspended: true }), _) => {
             Some(about(Kind::DeviceQuarantined).because("too many frames were not genuine"))
         }
-        (Ok(Outcome::Noted | Outcome::Repeated(_) | Outcome::Moved | Outcome::Faulted { suspended: false }), _) => None,
+        (
+            Ok(
+                Outcome::Noted
+                | Outcome::Repeated(_)
+                | Outcome::Moved
+                | Outcome::Spent
+                | Outcome::Faulted { suspended: false },
+            ),
+            _,
+        ) => None,
     }
 }
 
@@ -361,7 +381,7 @@ fn about(intent: &Intent, at_ms: u64, kind: Kind) -> Record {
             record.payment = take.payment.as_ref().map(|payment| payment.id.to_string());
         }
         Intent::Move { payment, .. } => record.payment = Some(payment.to_string()),
-        Intent::Fault { device, .. } => record.device = Some(device.to_string()),
+        Intent::Spend { device, .. } | Intent::Fault { device, .. } => record.device = Some(device.to_string()),
     }
     record
 }

@@ -6,7 +6,7 @@ use warifu_actors::store::{SignedHead, StoreError, WriterSettings};
 use warifu_core::audit::{Hash, Tree, TreeHead};
 use warifu_hsm::Signature;
 
-use crate::support::{AT_MS, done, everywhere, job, log, note, take, taken};
+use crate::support::{AT_MS, EACH, done, everywhere, job, log, note, take, taken};
 
 fn head(size: u64, mark: u8) -> SignedHead {
     SignedHead {
@@ -39,17 +39,17 @@ async fn a_log_goes_on_where_the_last_process_left_it() {
     everywhere(|stage| async move {
         for round in 1..=6_u32 {
             let (other, writer) = stage.second("two").await;
-            assert_eq!(writer.tree().borrow().size, u64::from(round - 1) * 3);
+            assert_eq!(writer.tree().borrow().size, u64::from(round - 1) * 3 * EACH as u64);
             for number in 0..3 {
                 let request = format!("r{round}-{number}");
                 taken(done(&writer, job(take(&request, 0, round * 3 + number, 1, 1))).await);
             }
             other.close().await;
         }
-        assert_eq!(stage.check_log("two").await.len(), 18);
+        assert_eq!(stage.check_log("two").await.len(), 18 * EACH);
         let logs: Vec<_> = stage.store.logs().await.unwrap();
         let sizes: Vec<_> = logs.iter().map(|(log, size)| (log.as_str(), *size)).collect();
-        assert_eq!(sizes, [("cli", 6), ("one", 0), ("two", 18)]);
+        assert_eq!(sizes, [("cli", 6), ("one", 0), ("two", 18 * EACH as u64)]);
         assert_eq!(stage.store.tree(&log("nobody")).await.unwrap(), Tree::default());
     })
     .await;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use warifu_actors::store::job::{Outcome, Rejection};
 use warifu_actors::store::{Answer, StoreError, Writer, WriterSettings};
 
-use crate::support::{count, done, everywhere, job, log, note, on_postgres, take, taken};
+use crate::support::{EACH, count, done, everywhere, job, log, note, on_postgres, take, taken};
 
 /// Hands in 64 jobs, in turn to each writer, without waiting.
 async fn crowd(writers: [&Writer; 2], of: impl Fn(u64) -> warifu_actors::store::job::Take) -> Vec<Answer> {
@@ -31,7 +31,7 @@ async fn sixty_four_callers_with_one_counter_have_exactly_one_effect() {
             assert_eq!(count(&answers, is_taken), 1);
             assert_eq!(count(&answers, |answer| *answer == Err(Rejection::Replayed)), 63);
         }
-        assert_eq!(stage.check_log("one").await.len() + stage.check_log("two").await.len(), 20 * (64 + 63));
+        assert_eq!(stage.check_log("one").await.len() + stage.check_log("two").await.len(), 20 * (64 + 63 + 1));
         other.close().await;
     })
     .await;
@@ -126,7 +126,7 @@ async fn a_log_has_one_writer_and_the_newest_wins() {
         assert!(matches!(late, Err(StoreError::LogTaken)), "{late:?}");
         assert!(matches!(stage.writer.submit(note()).await, Err(StoreError::LogTaken)));
         taken(done(&second, job(take("r3", 0, 3, 1, 1))).await);
-        assert_eq!(stage.check_log("one").await.len(), 3);
+        assert_eq!(stage.check_log("one").await.len(), 3 * EACH);
         other.close().await;
     })
     .await;

@@ -23,6 +23,8 @@ use warifu_core::token::{LastFour, Token};
 use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan, WrappedVaultKey};
 
 pub(crate) const AT_MS: i64 = 1_700_000_000_000;
+/// Records of a card that was taken: the opened frame's, and the writer's own of what came of it.
+pub(crate) const EACH: usize = 2;
 
 /// A database of its own for one scene.
 pub(crate) struct Place {

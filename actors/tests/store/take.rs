@@ -8,8 +8,8 @@ use warifu_core::payment::{ApprovalCode, ResponseCode, State};
 use warifu_core::replay::KsnGuard;
 
 use crate::support::{
-    AT_MS, candidate, count, device_id, digest, done, everywhere, fingerprint, job, log, note, paying, record, take,
-    taken,
+    AT_MS, EACH, candidate, count, device_id, digest, done, everywhere, fingerprint, job, log, note, paying, record,
+    take, taken,
 };
 
 fn shop() -> MerchantId {
@@ -199,9 +199,9 @@ async fn a_crowd_is_served_in_batches_and_each_gets_its_own_answer() {
             let stored = stage.store.request(&shop(), &request).await.unwrap().unwrap().1;
             assert_eq!(stored, taken(answer.unwrap()));
         }
-        assert_eq!(stage.check_log("one").await.len(), jobs as usize);
+        assert_eq!(stage.check_log("one").await.len(), jobs as usize * EACH);
         let state = *stage.writer.tree().borrow();
-        assert_eq!(state.size, u64::from(jobs));
+        assert_eq!(state.size, u64::from(jobs) * EACH as u64);
         assert_eq!(state.root, stage.store.tree(&log("one")).await.unwrap().root());
         assert!(state.last_durable_at.is_some());
     })
