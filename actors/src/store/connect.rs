@@ -23,7 +23,8 @@ const READERS: u32 = 4;
 ///
 /// The writer's statements all go by key: without these a plan made while a table was small would go on reading
 /// the whole of it. The limits keep a hanging server from hanging this one. What is told to be durable must be.
-const POSTGRES_WRITER: [&str; 7] = [
+const POSTGRES_WRITER: [&str; 8] = [
+    "SET jit = off",
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
@@ -61,7 +62,8 @@ impl Store {
             return Err(StoreError::Address("a database in memory forgets; name a file"));
         }
         let mut writer = options(url, 1);
-        writer.map_sqlx_sqlite_opts(durable);
+        // 64 MiB: tokens and requests are written all over their trees.
+        writer.map_sqlx_sqlite_opts(|options| durable(options).pragma("cache_size", "-65536"));
         let mut readers = options(url, READERS);
         readers.map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
         // The writer first: it may have to make the file and turn it to WAL.

@@ -65,6 +65,11 @@ struct Queued {
     answer: oneshot::Sender<Answer>,
 }
 
+/// A caller that has gone does not matter: its job is done all the same.
+fn tell(caller: oneshot::Sender<Answer>, answer: Answer) {
+    let _ = caller.send(answer);
+}
+
 impl Store {
     /// Takes the audit log `log` over and starts to write. Whoever wrote to that log before cannot any more.
     pub async fn start_writer(&self, log: LogId, settings: WriterSettings) -> Result<Writer, StoreError> {
@@ -143,24 +148,36 @@ impl Task {
             if queue.recv_many(&mut batch, self.max_batch).await == 0 {
                 return;
             }
-            self.serve(batch).await;
+            if let Some(outage) = self.serve(batch).await {
+                // Whoever waits would wait for the same in vain, one batch after the other.
+                while let Ok(waiting) = queue.try_recv() {
+                    tell(waiting.answer, Err(outage.clone()));
+                }
+            }
         }
     }
 
-    async fn serve(&mut self, batch: Vec<Queued>) {
+    /// Answers a batch, and says if the database turned out to be away.
+    async fn serve(&mut self, batch: Vec<Queued>) -> Option<StoreError> {
         let (jobs, callers): (Vec<Job>, Vec<_>) = batch.into_iter().map(|queued| (queued.job, queued.answer)).unzip();
         let answers = self.carry_out(&jobs).await;
+        let outage = match answers.last() {
+            Some(Err(error @ StoreError::Unavailable { .. })) => Some(error.clone()),
+            _ => None,
+        };
         for (caller, answer) in callers.into_iter().zip(answers) {
-            // A caller that has gone does not matter: its job is done.
-            let _ = caller.send(answer);
+            tell(caller, answer);
         }
+        outage
     }
 
     /// Carries out all jobs together, or each alone where they do not work together.
     async fn carry_out(&mut self, jobs: &[Job]) -> Vec<Answer> {
         match self.persist(jobs).await {
             Ok(answers) => answers.into_iter().map(Ok).collect(),
-            Err(Failed { failure: Failure::Race(_) | Failure::Refusal(_), ambiguous: false }) if jobs.len() > 1 => {
+            Err(Failed { failure: Failure::Race(_) | Failure::Refusal(_) | Failure::Corrupt(_), ambiguous: false })
+                if jobs.len() > 1 =>
+            {
                 let mut answers = Vec::with_capacity(jobs.len());
                 for job in jobs {
                     let alone = self.persist(std::slice::from_ref(job)).await;

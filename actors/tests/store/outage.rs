@@ -118,6 +118,19 @@ async fn a_server_that_dies_during_the_commit_leaves_nothing_half_done() {
 }
 
 #[tokio::test]
+async fn an_impossible_row_hurts_only_who_needs_it() {
+    everywhere(|stage| async move {
+        let outside = stage.place.outside().await;
+        outside.execute_unprepared("UPDATE device SET state = 'lost' WHERE id = 'pad-2'").await.unwrap();
+        let answers =
+            join_all((0..4).map(|number| stage.writer.submit(job(take(&format!("r{number}"), number, 1, 1, 1))))).await;
+        assert_eq!(count(&answers, |answer| matches!(answer, Ok(Outcome::Taken(_)))), 3);
+        assert!(matches!(answers[2], Err(StoreError::Corrupt("device.state"))), "{:?}", answers[2]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn broken_connections_are_replaced_unnoticed() {
     on_postgres(|stage| async move {
         for number in 1..6 {
@@ -136,10 +149,10 @@ async fn a_database_that_is_away_is_told_and_used_again_when_it_is_back() {
         stage.place.server("ALTER DATABASE {} ALLOW_CONNECTIONS false").await;
         stage.place.server("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'").await;
         let started = std::time::Instant::now();
-        let answers =
-            join_all((2..100).map(|number| stage.writer.submit(job(take(&format!("r{number}"), 0, number, 1, 1)))))
-                .await;
-        assert!(answers.iter().all(is_unavailable), "{answers:?}");
+        // Many batches, and none waits for the ones before it to find out the same.
+        let waiting = (0..4000).map(|_| stage.writer.submit(note()));
+        let answers = join_all(waiting.collect::<Vec<_>>()).await;
+        assert!(answers.iter().all(is_unavailable));
         assert!(started.elapsed().as_secs() < 10, "it took {:?} to tell", started.elapsed());
         assert_eq!(stage.writer.tree().borrow().last_durable_at, None);
         assert!(stage.store.ping().await.is_err());
