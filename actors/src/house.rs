@@ -2,6 +2,7 @@
 
 mod health;
 mod link;
+mod metrics;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use warifu_hsm::{BdkSpec, CallTally, HsmFactory};
 
 pub use health::{Health, Vital};
 pub use link::Link;
+pub use metrics::describe_metrics;
 pub use open::StartError;
 
 use crate::acquirer::link::AcquirerLink;
@@ -351,6 +353,7 @@ impl House {
         if let Err(error) = self.0.log.write(Vec::new(), vec![record]).await {
             tracing::error!(error = with_source(&error), "the last record could not be written");
         }
+        self.0.supervisor.retire();
     }
 }
 

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use actix::Actor;
@@ -50,6 +51,7 @@ pub struct Supervisor {
     arbiter: ArbiterHandle,
     runtime: Handle,
     given_up: Arc<watch::Sender<Option<&'static str>>>,
+    retired: Arc<AtomicBool>,
 }
 
 /// [`Supervisor::here`] was called outside [`run`].
@@ -66,7 +68,7 @@ impl Supervisor {
         let system = System::try_current().ok_or(NoSystem)?;
         let runtime = Handle::try_current().map_err(|_| NoSystem)?;
         let given_up = Arc::new(watch::Sender::new(None));
-        Ok(Self { arbiter: system.arbiter().clone(), runtime, given_up })
+        Ok(Self { arbiter: system.arbiter().clone(), runtime, given_up, retired: Arc::default() })
     }
 
     /// The runtime everything works on.
@@ -94,11 +96,13 @@ impl Supervisor {
         Gate::new(limits, view)
     }
 
-    /// Whether the system has ended and taken its actors with it, which is no panic of theirs.
-    async fn is_over(&self) -> bool {
-        // Its end drops the actors and the arbiter one after the other.
-        tokio::time::sleep(FIRST_PAUSE).await;
-        !self.arbiter.alive()
+    /// Says that the process is at its end: an actor that goes now goes with the system and did not panic.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::SeqCst);
+    }
+
+    fn is_over(&self) -> bool {
+        self.retired.load(Ordering::SeqCst) || !self.arbiter.alive()
     }
 
     fn start<A: Agent, F: Fn() -> A + Send + Sync + 'static>(
@@ -121,7 +125,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = seat.closed() => return,
-                ring = rung.recv() => if ring.is_none() && self.is_over().await { return },
+                ring = rung.recv() => if ring.is_none() && self.is_over() { return },
             }
             metrics::counter!("warifu_actor_restarts_total", "actor" => A::NAME).increment(1);
             let Some(pause) = budget.spend(Instant::now()) else {
