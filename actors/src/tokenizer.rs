@@ -126,9 +126,10 @@ impl Desk {
         let mut due = vec![due];
         if let Err(cause) = check(&card, collected.device.card_check) {
             let refused = about(&self.log, Kind::RequestRefused, &collected).because(cause);
+            // Without a MAC only a card that can be one proves a frame genuine.
             let intent = match collected.frame.mac() {
                 Some(_) => spend(&collected),
-                None => Intent::Note,
+                None => self.fault(&collected),
             };
             self.log.submit(intent, due, vec![refused]).await??;
             return Err(Refused::recorded(Refusal::CardInvalid, cause));
@@ -191,17 +192,24 @@ impl Desk {
     async fn not_opened(&self, collected: &Collected, failed: KeyError) -> Result<Refused, Refused> {
         let KeyError { refused, due, blame } = failed;
         let Some(due) = due else { return Ok(refused) };
-        let limit = collected.frame.mac().is_none().then_some(self.fault_limit);
-        let intent = match blame {
-            Blame::Frame => Intent::Fault { device: collected.device.id.clone(), limit },
-            Blame::Card => spend(collected),
-            Blame::Other => Intent::Note,
+        let (intent, recorded) = match blame {
+            Blame::Frame => (self.fault(collected), Recorded::Yes),
+            Blame::Card => (spend(collected), Recorded::Yes),
+            // What failed has its record now; that a request was refused for it is another.
+            Blame::Other => (Intent::Note, Recorded::No),
         };
         match self.log.submit(intent, vec![due], Vec::new()).await? {
-            Ok(_) => Ok(Refused { recorded: Recorded::Yes, ..refused }),
+            Ok(_) => Ok(Refused { recorded, ..refused }),
             // Somebody else used the counter meanwhile.
             Err(rejection) => Ok(rejection.into()),
         }
+    }
+
+    /// Counts a frame that was not genuine against its device. Anybody can send such frames in the name of a device
+    /// that makes MACs, so only one that makes none is ever suspended for it.
+    fn fault(&self, collected: &Collected) -> Intent {
+        let limit = collected.frame.mac().is_none().then_some(self.fault_limit);
+        Intent::Fault { device: collected.device.id.clone(), limit }
     }
 
     async fn is_known(&self, collected: &Collected, fingerprint: &Fingerprint) -> Result<bool, Refused> {

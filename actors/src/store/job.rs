@@ -37,6 +37,13 @@ pub enum Intent {
         /// Where it goes.
         to: State,
     },
+    /// A frame was genuine and held no usable card: its counter is used, and nothing else happens.
+    Spend {
+        /// The device.
+        device: DeviceId,
+        /// Its counter, which must still be unused.
+        counter: Counter,
+    },
     /// A frame of this device was not genuine. After `limit` of these since the last good frame the device is
     /// suspended (only where `limit` is given: devices that make no MAC).
     Fault {
@@ -167,6 +174,8 @@ pub enum Outcome {
     Repeated(Taken),
     /// The payment moved.
     Moved,
+    /// The counter is used.
+    Spent,
     /// The fault was counted; `true` if it suspended the device.
     Faulted {
         /// Whether the device was suspended by this.

@@ -166,6 +166,10 @@ fn intent() -> impl Strategy<Value = Intent> {
         8 => taking(),
         6 => (0..8_u8, state(), state())
             .prop_map(|(payment, from, to)| Intent::Move { payment: payment_id(payment), from, to }),
+        2 => (0..5_u8, 1..30_u32).prop_map(|(device, counter)| Intent::Spend {
+            device: device_id(device),
+            counter: Counter::new(Scheme::Aes, counter).unwrap(),
+        }),
         2 => (0..5_u8, prop::option::of(2..5_u32))
             .prop_map(|(device, limit)| Intent::Fault { device: device_id(device), limit }),
     ]
@@ -219,7 +223,11 @@ fn check_promises(jobs: &[Job], answers: &[Result<Outcome, Rejection>]) -> Resul
                 let legal = payments.get(payment) == Some(from) && from.apply(event_to(*to)) == Ok(*to);
                 prop_assert!(!legal, "a legal move was refused");
             }
+            (Intent::Spend { device, counter }, Ok(Outcome::Spent)) => {
+                prop_assert!(used.insert((device, *counter)), "a counter was used twice");
+            }
             (Intent::Note, Ok(Outcome::Noted))
+            | (Intent::Spend { .. }, Err(Rejection::Replayed | Rejection::DeviceUnknown))
             | (Intent::Fault { .. }, Ok(Outcome::Faulted { .. }) | Err(Rejection::DeviceUnknown)) => {}
             (intent, answer) => return Err(TestCaseError::fail(format!("{intent:?} came to {answer:?}"))),
         }
