@@ -77,3 +77,27 @@ pub enum AcquirerError {
     #[error("the acquirer's answer cannot be understood")]
     Garbled,
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use warifu_core::account_data::{AccountData, pad_7816};
+    use warifu_core::frame::{Entry, SealedFrame, native_header};
+    use warifu_core::key::KeyLen;
+    use warifu_core::ksn::{AesKsn, Ksn};
+    use warifu_core::money::{Currency, Money};
+
+    /// A keyed card.
+    pub(crate) fn card(typed: &[u8]) -> AccountData {
+        let body = pad_7816(typed, 16);
+        let ksn = Ksn::Aes(AesKsn::new([1; 12]));
+        let length = u16::try_from(body.len()).unwrap();
+        let mut frame = native_header(Some(KeyLen::K128), Entry::Keyed, &ksn, length);
+        // Neither ciphertext nor MAC is looked at here.
+        frame.resize(frame.len() + body.len() + 16, 0);
+        AccountData::open(&SealedFrame::parse(&frame).unwrap(), &[body]).unwrap()
+    }
+
+    pub(crate) fn yen(minor: i64) -> Money {
+        Money::new(minor, Currency::parse("JPY").unwrap()).unwrap()
+    }
+}

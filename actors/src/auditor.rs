@@ -104,12 +104,18 @@ impl Answer<Sign> for Auditor {
 
     fn answer(&mut self, _: Sign) -> impl Future<Output = Result<(), Refused>> + Send + 'static {
         let (log, store, keys, signed) = (self.log.clone(), self.store.clone(), self.keys.clone(), self.signed.clone());
+        let tree = log.writer().tree();
+        // The record of the last signature itself is nothing new.
+        let is_new = tree.borrow().size > signed.borrow().saturating_add(1);
+        let opening = (is_new && !self.is_proven()).then(|| self.open_window());
         async move {
-            let state = *log.writer().tree().borrow();
-            // The record of the last signature itself is nothing new.
-            if state.size <= signed.borrow().saturating_add(1) {
+            if !is_new {
                 return Ok(());
             }
+            if let Some(opening) = opening {
+                opening.await?;
+            }
+            let state = *tree.borrow();
             let head = TreeHead {
                 log: log.writer().log().to_string(),
                 size: state.size,

@@ -118,7 +118,10 @@ impl Desk {
         let Issued { taken, standing, card } = self.tokenizer.ask(IssueToken { collected, payment }).await?;
         let payment = taken.payment.ok_or_else(|| Refused::because(Refusal::Internal, "a payment was not stored"))?;
         match standing {
-            Standing::First => self.charge(payment, card).await,
+            Standing::First => {
+                count(payment.state);
+                self.charge(payment, card).await
+            }
             Standing::Repeated => {
                 drop(card);
                 self.settled(payment).await
@@ -227,12 +230,16 @@ impl Desk {
     }
 }
 
+fn count(state: State) {
+    metrics::counter!("warifu_payments_total", "state" => state.name()).increment(1);
+}
+
 /// Moves a payment from where it stands; `false` if it does not stand there.
 async fn move_payment(log: &AuditLog, payment: &StoredPayment, to: State) -> Result<bool, StoreError> {
     let intent = Intent::Move { payment: payment.id, from: payment.state, to };
     let moved = matches!(log.submit(intent, Vec::new(), Vec::new()).await?, Ok(Outcome::Moved));
     if moved {
-        metrics::counter!("warifu_payments_total", "state" => to.name()).increment(1);
+        count(to);
     }
     Ok(moved)
 }

@@ -4,6 +4,7 @@ mod refusals;
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use warifu_core::device;
@@ -19,7 +20,7 @@ use crate::gate::{Agent, Answer, Gate, GateError, Limits};
 use crate::house::{Caller, News};
 use crate::record::{Kind, Record};
 use crate::refused::{Refused, with_source};
-use crate::store::{ModuleState, Store};
+use crate::store::{ModuleState, Store, StoreError};
 use crate::supervisor::Supervisor;
 use crate::tokenizer::Tokenizer;
 
@@ -56,8 +57,7 @@ struct Linked {
     link: u64,
     merchant: MerchantId,
     news: mpsc::Sender<News>,
-    /// Told when a newer link of the module takes the place.
-    displaced: oneshot::Sender<()>,
+    displaced: oneshot::Sender<Displaced>,
 }
 
 /// Who is this, by the SHA-256 of its certificate?
@@ -75,7 +75,16 @@ pub struct Register {
     /// Where its news go.
     pub news: mpsc::Sender<News>,
     /// Dropped without a word when the directory itself is gone.
-    pub displaced: oneshot::Sender<()>,
+    pub displaced: oneshot::Sender<Displaced>,
+}
+
+/// Why a link is closed that its module did not close.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Displaced {
+    /// A newer link of the module takes the place.
+    ByNewer,
+    /// The module was blocked.
+    ByBlock,
 }
 
 /// A link has closed.
@@ -97,8 +106,11 @@ pub struct RefusedCaller {
     pub certificate_sha256: Option<[u8; 32]>,
 }
 
-/// The states of all devices, as they are now.
-struct DeviceStates(Vec<(DeviceId, MerchantId, device::State)>);
+/// The registry as it is now: the states of all devices, and the modules that are blocked.
+struct Registered {
+    devices: Vec<(DeviceId, MerchantId, device::State)>,
+    blocked: Vec<ModuleId>,
+}
 
 impl Directory {
     /// An empty directory: links register themselves again.
@@ -130,7 +142,7 @@ impl Directory {
     }
 
     fn count(&self) {
-        metrics::gauge!("warifu_links").set(u32::try_from(self.links.len()).map_or(f64::MAX, f64::from));
+        metrics::gauge!("warifu_links").set(f64::from(u32::try_from(self.links.len()).unwrap_or(u32::MAX)));
     }
 }
 
@@ -175,10 +187,10 @@ impl Answer<Register> for Directory {
         if newer {
             let older = self.links.insert(module, Linked { link, merchant, news, displaced });
             if let Some(older) = older.filter(|older| older.link != link) {
-                let _ = older.displaced.send(());
+                let _ = older.displaced.send(Displaced::ByNewer);
             }
         } else {
-            let _ = displaced.send(());
+            let _ = displaced.send(Displaced::ByNewer);
         }
         self.count();
         std::future::ready(Ok(()))
@@ -208,12 +220,19 @@ impl Answer<Announce> for Directory {
     }
 }
 
-impl Answer<DeviceStates> for Directory {
+impl Answer<Registered> for Directory {
     type Reply = ();
     type Error = GateError;
 
-    fn answer(&mut self, asked: DeviceStates) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
-        for (device, merchant, state) in asked.0 {
+    fn answer(&mut self, asked: Registered) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
+        for module in &asked.blocked {
+            self.modules.remove(module);
+            if let Some(linked) = self.links.remove(module) {
+                let _ = linked.displaced.send(Displaced::ByBlock);
+            }
+        }
+        self.count();
+        for (device, merchant, state) in asked.devices {
             let before = self.devices.insert(device.clone(), state);
             if before.is_some_and(|before| before != state) {
                 self.tell(|linked| linked.merchant == merchant, &News::DeviceChanged { device, state });
@@ -251,18 +270,26 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Looks at all devices again and again, and lets the directory tell what changed.
-pub(crate) async fn watch_devices(directory: Gate<Directory>, store: Store, every: std::time::Duration) {
+/// Looks at the registry again and again, and lets the directory tell what changed.
+pub(crate) async fn watch_registry(directory: Gate<Directory>, store: Store, every: Duration) {
     loop {
-        match store.devices().await {
-            Ok(devices) => {
-                let states = devices.into_iter().map(|device| (device.id, device.merchant, device.state)).collect();
-                if let Err(GateError::Stopped(_)) = directory.ask(DeviceStates(states)).await {
+        match registered(&store).await {
+            Ok(registered) => {
+                if let Err(GateError::Stopped(_)) = directory.ask(registered).await {
                     return;
                 }
             }
-            Err(error) => tracing::warn!(error = with_source(&error), "the devices could not be read"),
+            Err(error) => tracing::warn!(error = with_source(&error), "the registry could not be read"),
         }
         tokio::time::sleep(every).await;
     }
+}
+
+async fn registered(store: &Store) -> Result<Registered, StoreError> {
+    let devices = store.devices().await?.into_iter();
+    let modules = store.modules().await?.into_iter();
+    Ok(Registered {
+        devices: devices.map(|device| (device.id, device.merchant, device.state)).collect(),
+        blocked: modules.filter(|module| module.state == ModuleState::Blocked).map(|module| module.id).collect(),
+    })
 }

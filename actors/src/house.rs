@@ -2,7 +2,7 @@
 
 mod health;
 mod link;
-mod metrics;
+mod measures;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -24,7 +24,7 @@ use warifu_hsm::{BdkSpec, CallTally, HsmFactory};
 
 pub use health::{Health, Vital};
 pub use link::Link;
-pub use metrics::describe_metrics;
+pub use measures::describe_metrics;
 pub use open::StartError;
 
 use crate::acquirer::link::AcquirerLink;

@@ -117,3 +117,66 @@ impl Answer<Reverse> for AcquirerLink {
         self.timed(self.acquirer.reverse(asked.0))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::BoxFuture;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::acquirer::tests::card;
+
+    /// Never answers, and tells the trace numbers it saw.
+    struct Silence(tokio::sync::mpsc::UnboundedSender<u32>);
+
+    impl Acquirer for Silence {
+        fn authorize(&self, asked: AuthorizationRequest) -> BoxFuture<'static, Result<Decision, AcquirerError>> {
+            self.0.send(asked.stan).unwrap();
+            Box::pin(std::future::pending())
+        }
+
+        fn inquire(&self, _: PaymentId) -> BoxFuture<'static, Result<Inquiry, AcquirerError>> {
+            Box::pin(std::future::ready(Ok(Inquiry::NeverSeen)))
+        }
+
+        fn reverse(&self, _: PaymentId) -> BoxFuture<'static, Result<(), AcquirerError>> {
+            Box::pin(std::future::ready(Err(AcquirerError::Unreachable)))
+        }
+    }
+
+    fn asking() -> AskAuthorization {
+        AskAuthorization {
+            payment: PaymentId(uuid::Uuid::now_v7()),
+            merchant: MerchantId::parse("shop-1").unwrap(),
+            amount: crate::acquirer::tests::yen(1200),
+            channel: Channel::Mail,
+            card: card(b"4111111111111111=2812="),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_after_the_time_limit_and_is_told_of_the_acquirer() {
+        let (stans, _seen) = tokio::sync::mpsc::unbounded_channel();
+        let (up, is_up) = watch::channel(true);
+        let mut link = AcquirerLink::new(Arc::new(Silence(stans)), Duration::from_secs(30), 0, up);
+        let asked = Instant::now();
+        assert_eq!(link.answer(asking()).await, Err(LinkError::Acquirer(AcquirerError::Silent)));
+        assert!((30_000..30_010).contains(&asked.elapsed().as_millis()));
+        assert!(!*is_up.borrow());
+        assert_eq!(link.answer(Inquire(PaymentId(uuid::Uuid::nil()))).await, Ok(Inquiry::NeverSeen));
+        assert!(*is_up.borrow());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn trace_numbers_follow_each_other_and_are_never_zero() {
+        let (stans, mut seen) = tokio::sync::mpsc::unbounded_channel();
+        let last = u64::from(MAX_STAN) * 10 - 30;
+        let mut link = AcquirerLink::new(Arc::new(Silence(stans)), Duration::ZERO, last, watch::Sender::new(true));
+        for _ in 0..5 {
+            assert!(link.answer(asking()).await.is_err());
+        }
+        let mut stans = Vec::new();
+        seen.recv_many(&mut stans, 5).await;
+        assert_eq!(stans, [999_997, 999_998, 999_999, 1, 2]);
+    }
+}

@@ -268,3 +268,93 @@ fn read(file: &File) -> Result<(Vec<Entry>, u64), SimulatorError> {
         whole += u64::try_from(length).unwrap_or(0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+    use warifu_core::merchant::MerchantId;
+    use warifu_core::payment::Channel;
+
+    use super::*;
+    use crate::acquirer::tests::{card, yen};
+    use crate::clock::SystemClock;
+
+    fn journal() -> (TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("acquirer.jsonl");
+        (folder, path)
+    }
+
+    fn open(path: &Path) -> Simulator {
+        Simulator::open(path, Arc::new(SystemClock)).unwrap()
+    }
+
+    fn asking(payment: PaymentId, minor: i64) -> AuthorizationRequest {
+        AuthorizationRequest {
+            payment,
+            stan: 1,
+            merchant: MerchantId::parse("shop-1").unwrap(),
+            amount: yen(minor),
+            channel: Channel::Mail,
+            card: card(b"4111111111111111==123"),
+        }
+    }
+
+    fn payment(number: u128) -> PaymentId {
+        PaymentId(Uuid::from_u128(number))
+    }
+
+    #[tokio::test]
+    async fn one_payment_is_decided_once_whatever_is_asked_later() {
+        let (_folder, path) = journal();
+        let simulator = open(&path);
+        let first = simulator.authorize(asking(payment(1), 1200)).await.unwrap();
+        assert!(matches!(first, Decision::Approved(_)));
+        assert_eq!(simulator.authorize(asking(payment(1), 1251)).await.unwrap(), first);
+        assert_eq!(simulator.inquire(payment(1)).await.unwrap(), Inquiry::Decided(first));
+        assert_eq!(simulator.inquire(payment(2)).await.unwrap(), Inquiry::NeverSeen);
+        assert_eq!(Simulator::journal(&path).unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_decided_survives_and_a_line_cut_short_was_never_answered() {
+        let (_folder, path) = journal();
+        let first = open(&path).authorize(asking(payment(1), 1251)).await.unwrap();
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        file.write_all(b"{\"payment\":\"0000").unwrap();
+        let simulator = open(&path);
+        assert_eq!(simulator.inquire(payment(1)).await.unwrap(), Inquiry::Decided(first));
+        simulator.authorize(asking(payment(2), 1200)).await.unwrap();
+        assert_eq!(Simulator::journal(&path).unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_payment_taken_back_before_it_came_is_declined_when_it_comes() {
+        let (_folder, path) = journal();
+        let simulator = open(&path);
+        simulator.reverse(payment(1)).await.unwrap();
+        simulator.reverse(payment(1)).await.unwrap();
+        assert!(matches!(simulator.authorize(asking(payment(1), 1200)).await.unwrap(), Decision::Declined(_)));
+        assert_eq!(simulator.inquire(payment(1)).await.unwrap(), Inquiry::Reversed);
+        assert_eq!(Simulator::journal(&path).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_journal_damaged_in_the_middle_is_not_used() {
+        let (_folder, path) = journal();
+        std::fs::write(&path, b"nonsense\n").unwrap();
+        let opened = Simulator::open(&path, Arc::new(SystemClock));
+        assert!(matches!(opened.err(), Some(SimulatorError::Damaged(1))));
+    }
+
+    #[tokio::test]
+    async fn the_journal_has_no_card() {
+        let (_folder, path) = journal();
+        open(&path).authorize(asking(payment(1), 1200)).await.unwrap();
+        let journal = std::fs::read_to_string(&path).unwrap();
+        assert!(!journal.contains("4111") && !journal.contains("123\""), "{journal}");
+    }
+}

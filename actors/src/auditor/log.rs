@@ -97,7 +97,11 @@ impl AuditLog {
         further: Vec<Record>,
     ) -> Result<Result<Outcome, Rejection>, StoreError> {
         let records = due.iter().filter_map(|due| due.record.clone()).chain(further).collect();
-        let outcome = self.0.writer.submit(Job { intent, records }).await?;
+        let outcome = self.0.writer.submit(Job { intent, records }).await;
+        if let Err(StoreError::LogTaken | StoreError::Stopped) = outcome {
+            self.0.supervisor.give_up("audit log");
+        }
+        let outcome = outcome?;
         due.into_iter().for_each(Due::settle);
         Ok(outcome)
     }

@@ -156,7 +156,7 @@ impl Settler {
             self.unanswered.remove(id);
         }
         let left = asked - settled.len();
-        metrics::gauge!("warifu_payments_open").set(u32::try_from(left).map_or(f64::MAX, f64::from));
+        metrics::gauge!("warifu_payments_open").set(f64::from(u32::try_from(left).unwrap_or(u32::MAX)));
         left
     }
 

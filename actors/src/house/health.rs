@@ -90,6 +90,6 @@ pub(super) async fn pulse(store: Store, log: AuditLog, auditor: Gate<Auditor>, u
         }
         up.send_if_modified(|up| std::mem::replace(up, answered) != answered);
         let size = log.writer().tree().borrow().size;
-        metrics::gauge!("warifu_audit_records").set(u32::try_from(size).map_or(f64::MAX, f64::from));
+        metrics::gauge!("warifu_audit_records").set(f64::from(u32::try_from(size).unwrap_or(u32::MAX)));
     }
 }

@@ -7,7 +7,7 @@ use warifu_core::refusal::Refusal;
 
 use super::{Caller, House, News};
 use crate::auditor::AuditLog;
-use crate::directory::{Directory, Register, Unregister};
+use crate::directory::{Directory, Displaced, Register, Unregister};
 use crate::gate::Gate;
 use crate::record::{Kind, Record};
 use crate::refused::Refused;
@@ -67,7 +67,7 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn register(&self) -> oneshot::Receiver<()> {
+    async fn register(&self) -> oneshot::Receiver<Displaced> {
         let (displaced, told) = oneshot::channel();
         let (link, caller, news) = (self.link, self.caller.clone(), self.news.clone());
         if let Err(error) = self.directory.ask(Register { link, caller, news, displaced }).await {
@@ -76,12 +76,13 @@ impl Keeper {
         told
     }
 
-    async fn keep(self, mut displaced: oneshot::Receiver<()>) {
+    async fn keep(self, mut displaced: oneshot::Receiver<Displaced>) {
         let cause = loop {
             tokio::select! {
                 () = self.news.closed() => break "the module closed it",
                 told = &mut displaced => match told {
-                    Ok(()) => break "a newer link of the module took its place",
+                    Ok(Displaced::ByNewer) => break "a newer link of the module took its place",
+                    Ok(Displaced::ByBlock) => break "the module was blocked",
                     // The directory let go of it: it was rebuilt, or the module did not listen.
                     Err(_) if self.news.capacity() == 0 => break "the module did not listen",
                     Err(_) => {

@@ -14,7 +14,7 @@ use crate::acquirer::link::AcquirerLink;
 use crate::auditor::{AuditLog, Auditor, Sign};
 use crate::cashier::{Cashier, Settler};
 use crate::clock::Clock;
-use crate::directory::{Directory, Staff, watch_devices};
+use crate::directory::{Directory, Staff, watch_registry};
 use crate::gate::{Gate, GateError, Limits};
 use crate::key_deriver::{KeyDeriver, VisitError};
 use crate::key_manager::{KeyManager, NonP2pe};
@@ -32,8 +32,8 @@ const BESIDES: usize = 64;
 const IDENTIFIED: usize = 256;
 /// How long the records of the start may take.
 const FIRST_RECORDS: Duration = Duration::from_secs(10);
-/// How often the states of devices are looked at for news.
-const DEVICES: Duration = Duration::from_secs(2);
+/// How often the registry is looked at for news.
+const REGISTRY: Duration = Duration::from_secs(2);
 /// How long whoever asks again about an open payment waits for it at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -225,7 +225,7 @@ impl Office {
         let runtime = supervisor.runtime();
         runtime.spawn(pulse(store.clone(), log.clone(), gates.auditor.clone(), up));
         runtime.spawn(sign_again_and_again(gates.auditor.clone(), settings.sign_every));
-        runtime.spawn(watch_devices(gates.directory.clone(), store.clone(), DEVICES));
+        runtime.spawn(watch_registry(gates.directory.clone(), store.clone(), REGISTRY));
         let admission = Arc::new(Semaphore::new(settings.admission.min(Semaphore::MAX_PERMITS)));
         let draining = watch::Sender::new(false);
         runtime.spawn(drain_when_given_up(supervisor.clone(), draining.clone()));

@@ -45,6 +45,16 @@ fn the_newest_link_of_a_module_closes_an_older_one() {
 }
 
 #[test]
+fn the_link_of_a_module_that_is_blocked_is_closed() {
+    play(|scene, _, _| async move {
+        let mut link = scene.house.link(&caller(1), String::new()).await.unwrap();
+        scene.registry().block_module(&caller(1).module, 2).await.unwrap();
+        assert_eq!(link.next().await, None);
+        scene.caused(Kind::ModuleUnlinked, "the module was blocked").await;
+    });
+}
+
+#[test]
 fn a_link_survives_a_panic_of_the_directory() {
     play(|scene, _, keypad| async move {
         let mut link = scene.house.link(&caller(1), String::new()).await.unwrap();

@@ -220,7 +220,9 @@ fn a_hsm_outage_is_told_as_such_and_the_session_is_opened_anew() {
         let refused = scene.tokenize("r1", keypad.seal(1, CARD)).await;
         assert_eq!(refused.err(), Some(Refusal::HsmUnavailable));
         let record = scene.record_of("r1", Kind::HsmFailed).await;
-        assert_eq!(record.cause.as_deref(), Some("C_Test failed: CKR_DEVICE_ERROR (0x00000030)"));
+        let cause = Some("C_Test failed: CKR_DEVICE_ERROR (0x00000030)");
+        assert_eq!(record.cause.as_deref(), cause);
+        assert_eq!(scene.record_of("r1", Kind::RequestRefused).await.cause.as_deref(), cause);
         scene.tokenize("r1", keypad.seal(1, CARD)).await.expect("the same request again");
         assert_eq!(scene.hsm.calls().get("close"), Some(&1));
     });
