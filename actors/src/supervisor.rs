@@ -125,7 +125,7 @@ impl Supervisor {
         loop {
             tokio::select! {
                 () = seat.closed() => return,
-                ring = rung.recv() => if ring.is_none() && self.is_over() { return },
+                _ = rung.recv() => if self.is_over() { return },
             }
             metrics::counter!("warifu_actor_restarts_total", "actor" => A::NAME).increment(1);
             let Some(pause) = budget.spend(Instant::now()) else {
