@@ -9,7 +9,7 @@ use crate::{BdkSpec, HsmError};
 /// key is derived: another DUKPT, working keys stronger than the key they would come from (X9.24-3:2017 6.3).
 pub(crate) fn check(spec: &BdkSpec, frame: &SealedFrame) -> Result<(), HsmError> {
     let fits = match (spec.scheme, frame.key(), frame.ksn(), frame.mac()) {
-        (Scheme::Aes, FrameKey::Aes(len), Ksn::Aes(_), None | Some((FrameMac::AesCmac, ..))) => {
+        (Scheme::Aes, FrameKey::Aes(len), Ksn::Aes(_), Some((FrameMac::AesCmac, ..))) => {
             len.bytes() <= spec.len.bytes()
         }
         (

@@ -349,6 +349,8 @@ impl HsmSession {
             };
         }
         self.attributes(object, &mut attributes)?;
+        // A place the module left alone must not read as "no".
+        attributes.iter().try_for_each(|read| filled("C_GetAttributeValue", read.ulValueLen, size_of::<CK_BBOOL>()))?;
         Ok(values.map(|value| value != CK_FALSE))
     }
 
@@ -358,6 +360,8 @@ impl HsmSession {
         let pointer = ptr::from_mut(&mut value).cast();
         let mut attributes = [CK_ATTRIBUTE { type_: kind, pValue: pointer, ulValueLen: ulong(size_of::<CK_ULONG>()) }];
         self.attributes(object, &mut attributes)?;
+        let [read] = attributes;
+        filled("C_GetAttributeValue", read.ulValueLen, size_of::<CK_ULONG>())?;
         Ok(value)
     }
 

@@ -99,6 +99,12 @@ impl Question {
         let bdk = test_bdk(session, &self.bdk)?;
         let mut nodes = TreeCache::new(1);
         let node = derive::derivation_key(session, &mut nodes, *bdk, len, &self.ksn)?;
+        // The template said so; the slot must also do so.
+        let mut shown = Ok(0);
+        drop(KeyBytes::filled(len, |bytes| shown = session.bytes(**node, CKA_VALUE, bytes)));
+        if shown.is_ok() {
+            return Err(HsmError::SelfTest("it shows a derived key that was made never to be shown"));
+        }
         let working_key = |usage, purpose| derive::working_key(session, **node, &self.ksn, usage, len, purpose);
 
         let mac_key = working_key(KeyUsage::MacGeneration, CKA_VERIFY)?;
