@@ -1,16 +1,16 @@
 //! Who owns which state, and what they say to each other.
 //!
 //! ```text
-//!  CommModule (one per connected module) ─► Cashier ─► Tokenizer ─► KeyManager ─► KeyDeriver × n (threads)
-//!       │                                     └─► AcquirerLink
-//!       ▼
-//!   Directory                                                       all ─► Auditor ─► store writer
+//!  House ─► CommModule (one per module) ─► Cashier ─► Tokenizer ─► KeyManager ─► KeyDeriver × n (threads)
+//!    │           └────────────────────────────│────────▲   │            ▲
+//!    ▼                                        ▼            ▼            │
+//!  Directory                            AcquirerLink     Auditor ───────┘             all ─► store writer
 //! ```
 //!
-//! An arrow means "may ask". There is no cycle, so no two actors can wait for each other.
+//! An arrow means "may ask". There is no cycle, so no two actors can wait for each other. The auditor admits what the
+//! tokenizer wants opened and has tree heads signed; records reach the log by way of the writer, not of an actor.
 //!
-//! Architecture invariant: actix is named only in [`gate`] and [`supervisor`] and the actors' own handlers; nothing
-//! here knows gRPC, HTTP or configuration files.
+//! Architecture invariant: actix is named only in [`gate`] and [`supervisor`]; nothing here knows gRPC, HTTP or configuration files.
 
 pub mod acquirer;
 pub mod auditor;

@@ -102,6 +102,9 @@ fn a_card_that_fails_luhn_is_refused_and_nothing_is_stored_of_it() {
         assert_eq!(record.cause.as_deref(), Some("the card number's check digit is wrong"));
         let known = scene.store.request(&caller(1).merchant, &super::support::request("r1")).await.unwrap();
         assert!(known.is_none());
+        // The frame was genuine, so its counter is used.
+        let cause = "the counter was used before or is older than the window";
+        refused_cheaply(&scene, "r2", keypad.seal(1, CARD), Refusal::FrameReplayed, cause).await;
     });
 }
 
