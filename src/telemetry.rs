@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
@@ -73,6 +74,7 @@ impl Telemetry {
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
             .set_buckets_for_metric(Matcher::Suffix("_jobs".to_owned()), &JOBS)?
             .install_recorder()?;
+        describe();
         let upkeep = metrics.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(UPKEEP);
@@ -96,6 +98,18 @@ impl Telemetry {
         // A collector that hangs costs the last spans, not the exit.
         let _ = tokio::time::timeout(EXPORT_TIMEOUT, flushed).await;
     }
+}
+
+/// What the edges measure. Labels come from closed lists.
+fn describe() {
+    describe_counter!(
+        "warifu_grpc_calls_total",
+        "Calls answered, by method and outcome: OK or the reason of a refusal"
+    );
+    describe_histogram!("warifu_grpc_duration_seconds", Unit::Seconds, "Time from a call's message to its answer");
+    describe_gauge!("warifu_connections", "Open connections of comm modules");
+    describe_counter!("warifu_connections_refused_total", "Connections not taken, by cause");
+    warifu_actors::house::describe_metrics();
 }
 
 fn tracer(endpoint: &str, instance: &str) -> Result<SdkTracerProvider, ExporterBuildError> {

@@ -90,9 +90,9 @@ impl Dev {
     }
 
     fn serve(&self, folder: &Folder) -> Result<(), Failure> {
-        folder.provision(self.store_url.as_deref())?;
+        let calls = folder.provision(self.store_url.as_deref())?;
         let config = self.config(folder)?;
-        on_runtime(registered::register(config, folder))?;
+        on_runtime(registered::register(config, folder, &calls))?;
         let config = self.config(folder)?;
         supervisor::run(async {
             let stop = process::stop_signal().or_exit(Exit::Internal, "listen for signals")?;

@@ -29,31 +29,42 @@ const P256: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x
 /// What tells the two keys of a TDES base derivation key apart (X9.24-1:2009 A.6).
 const MASK: [u8; 16] = [0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0, 0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0];
 
-/// Initializes the first empty slot of a module as a token with this label and PINs.
+/// Initializes the first empty slot of a module as a token with this label and PINs, and tells the calls that took.
 ///
 /// # Errors
 /// [`HsmError::KeyExists`] if a token has the label, [`HsmError::SlotMissing`] if no slot is empty.
-pub fn init_token(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) -> Result<(), HsmError> {
+pub fn init_token(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) -> Result<CallTally, HsmError> {
     let mut calls = CallTally::default();
     let module = ModuleUse::acquire(module, &mut calls)?;
     let pkcs11 = &module.pkcs11;
     if slot::find(pkcs11, label, &mut calls).is_ok() {
         return Err(HsmError::KeyExists { label: label.to_owned() });
     }
+    // cryptoki asks for the number of slots, then for the slots.
+    calls.count_many("C_GetSlotList", 2);
     let slots = pkcs11.get_slots_with_token().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))?;
     let empty = slots
         .into_iter()
-        .find(|slot| pkcs11.get_token_info(*slot).is_ok_and(|token| !token.token_initialized()))
+        .find(|slot| {
+            calls.count("C_GetTokenInfo");
+            pkcs11.get_token_info(*slot).is_ok_and(|token| !token.token_initialized())
+        })
         .ok_or_else(|| HsmError::SlotMissing { label: "(not initialized)".to_owned() })?;
     let so_pin = so_pin.text()?;
+    calls.count("C_InitToken");
     pkcs11.init_token(empty, &so_pin, label).map_err(|cause| ckr::of_cryptoki("C_InitToken", cause))?;
     // Some modules, SoftHSM among them, move a token to another slot number once it has a serial.
     let slot = slot::find(pkcs11, label, &mut calls)?;
+    calls.count("C_OpenSession");
     let session = pkcs11.open_rw_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
+    calls.count("C_Login");
     session.login(UserType::So, Some(&so_pin)).map_err(|cause| ckr::of_cryptoki("C_Login", cause))?;
+    calls.count("C_InitPIN");
     session.init_pin(&pin.text()?).map_err(|cause| ckr::of_cryptoki("C_InitPIN", cause))?;
+    calls.count("C_CloseSession");
     session.close().map_err(|cause| ckr::of_cryptoki("C_CloseSession", cause))?;
-    module.release(&mut calls)
+    module.release(&mut calls)?;
+    Ok(calls)
 }
 
 /// Imports a base derivation key that was put together on this host: one object for AES, two for TDES.

@@ -11,7 +11,7 @@ use warifu_core::ksn::Scheme;
 use warifu_core::merchant::BdkId;
 use warifu_hsm::pkcs11::provision::{create_service_keys, import_bdk, init_token};
 use warifu_hsm::pkcs11::{Pin, SOFTHSM_MISSING, Slot, SlotConfig, find_softhsm, softhsm_configuration};
-use warifu_hsm::{BdkSpec, DecryptionMode, HsmError};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, HsmError};
 
 use crate::ca::{Authority, Purpose};
 use crate::exit::{Attempt as _, Exit, Failure};
@@ -51,8 +51,8 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Makes what is missing: certificates, PIN, configuration, token, keys.
-    pub(super) fn provision(&self, store_url: Option<&str>) -> Result<(), Failure> {
+    /// Makes what is missing: certificates, PIN, configuration, token, keys. Tells the calls to the HSM that took.
+    pub(super) fn provision(&self, store_url: Option<&str>) -> Result<CallTally, Failure> {
         self.make_certificates()?;
         let module = find_softhsm().ok_or_else(|| Failure::new(Exit::Hsm, SOFTHSM_MISSING))?;
         let store_url = store_url.unwrap_or("sqlite://warifu.db?mode=rwc");
@@ -84,7 +84,8 @@ impl Folder {
         Ok(())
     }
 
-    fn make_keys(&self, module: &Path) -> Result<(), Failure> {
+    fn make_keys(&self, module: &Path) -> Result<CallTally, Failure> {
+        let mut calls = CallTally::default();
         let open = || -> Result<Slot, Failure> {
             let config = SlotConfig {
                 module: module.to_owned(),
@@ -101,16 +102,18 @@ impl Folder {
         let slot = match open() {
             Err(failure) if failure.exit() == Exit::Refused => {
                 let so_pin = Pin::copied(&Uuid::new_v4().simple().to_string());
-                init_token(module, TOKEN_LABEL, &so_pin, &read_pin(&self.pin())?)
-                    .or_exit(Exit::Hsm, "make a SoftHSM token")?;
+                let made = init_token(module, TOKEN_LABEL, &so_pin, &read_pin(&self.pin())?);
+                calls.add(&made.or_exit(Exit::Hsm, "make a SoftHSM token")?);
                 open()?
             }
             other => other?,
         };
         let made = there(create_service_keys(&slot))
             .and_then(|()| test_bdks().iter().try_for_each(|(spec, key)| there(import_bdk(&slot, spec, key))));
-        close_slot(slot);
-        made.or_exit(Exit::Hsm, "make the keys")
+        calls.add(&slot.take_calls());
+        calls.add(&close_slot(slot));
+        made.or_exit(Exit::Hsm, "make the keys")?;
+        Ok(calls)
     }
 
     /// The folder itself.

@@ -1,12 +1,14 @@
 //! Who and what a dev server knows: a merchant, its module, three emulated devices, and the real readers whose
 //! outputs were published under the public test key.
 
+use warifu_actors::record::{Kind, Record};
 use warifu_actors::store::device::{CardCheck, DeviceRecord};
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::ksn::{Ksn, Scheme};
 use warifu_core::merchant::{BdkId, DeviceId, MerchantId, ModuleId};
 use warifu_core::replay::KsnGuard;
 use warifu_core::token::LastFour;
+use warifu_hsm::CallTally;
 
 use super::folder::{AES_BDK_ID, Folder, MERCHANT, MODULE, TDES_BDK_ID};
 use crate::commands::device::ksn;
@@ -102,9 +104,12 @@ pub(super) static PUBLISHED: [Known; 6] = [
     ),
 ];
 
-/// Registers whatever is not registered yet.
-pub(super) async fn register(config: Config, folder: &Folder) -> Result<(), Failure> {
+/// Registers whatever is not registered yet, after writing down the calls to the HSM that were made before.
+pub(super) async fn register(config: Config, folder: &Folder, calls: &CallTally) -> Result<(), Failure> {
     let desk = Desk::open(config).await?;
+    let at_ms = u64::try_from(now_ms()).unwrap_or_default();
+    let record = Record::new(at_ms, Kind::HsmSessionOpened).because("dev keys made or found").with_calls(calls);
+    desk.registry.note(&record).await.stored("write the audit record")?;
     let shop = plain(MerchantId::parse(MERCHANT))?;
     if desk.store.merchant(&shop).await.stored("look the merchant up")?.is_none() {
         merchant::add(&desk, shop.clone(), "Demo shop".to_owned(), LastFour::Keep).await?;
