@@ -43,7 +43,10 @@ enum Change<'a> {
     NewModule(&'a ModuleRecord),
     Block(&'a ModuleId),
     NewDevice(&'a DeviceRecord),
-    Move { device: &'a DeviceId, to: device::State },
+    Move {
+        device: &'a DeviceId,
+        to: device::State,
+    },
     /// Nothing: the record is all there is.
     Note(&'a Record),
 }

@@ -32,14 +32,13 @@ impl MigrationTrait for Step {
 }
 
 /// What is looked up besides primary keys. The words of the partial index stand also in its query.
-const INDEXES: [&str; 7] = [
+const INDEXES: [&str; 6] = [
     "CREATE UNIQUE INDEX module_certificate ON module (certificate_sha256)",
     "CREATE UNIQUE INDEX device_ksn ON device (ksn_device)",
     "CREATE UNIQUE INDEX token_fingerprint ON token (merchant_id, fingerprint)",
     "CREATE INDEX payment_order ON payment (merchant_id, order_number)",
     "CREATE INDEX payment_merchant ON payment (merchant_id, id)",
     "CREATE INDEX payment_open ON payment (instance) WHERE state IN ('sent', 'unknown')",
-    "CREATE INDEX module_merchant ON module (merchant_id)",
 ];
 
 fn tables(backend: DbBackend) -> Vec<TableCreateStatement> {
