@@ -137,12 +137,19 @@ impl Device {
         self.format
     }
 
-    /// Waits for the next output, at most `wait`.
+    /// Waits for a card shown from now on, at most `wait`.
     ///
-    /// Outputs that came since the last call are given first, in their order; the newest 16 are kept. Where an old
-    /// swipe must not pay a new order call [`Device::discard_waiting`] before asking for the card. A device that goes
-    /// away is opened again as soon as it is back, also during the wait. Nothing is lost if this future is dropped.
+    /// What came before is forgotten, so that the second swipe of one buyer never pays the next one's order. A device
+    /// that goes away is opened again as soon as it is back, also during the wait.
     pub async fn collect(&mut self, wait: Duration) -> Result<Collected, DeviceError> {
+        self.discard_waiting();
+        self.collect_waiting(wait).await
+    }
+
+    /// As [`Device::collect`], but outputs that came since the last call are given first, in their order; the newest
+    /// 16 are kept. For uploads and tests, where each output stands for itself. Nothing is lost if this future is
+    /// dropped.
+    pub async fn collect_waiting(&mut self, wait: Duration) -> Result<Collected, DeviceError> {
         let deadline = Instant::now() + wait;
         let noise_before = self.wire.borrow().noise;
         loop {

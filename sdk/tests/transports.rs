@@ -32,7 +32,7 @@ fn frame(seed: u8) -> Vec<u8> {
 }
 
 async fn collect(device: &mut Device) -> Vec<u8> {
-    device.collect(SOON).await.unwrap().as_bytes().to_vec()
+    device.collect_waiting(SOON).await.unwrap().as_bytes().to_vec()
 }
 
 /// One byte at a time; then noise and two outputs in one piece; then one output in two pieces.
@@ -50,7 +50,7 @@ async fn plays_every_trick(mut wire: impl AsyncWrite + Unpin, device: &mut Devic
     let split = frame(0x83);
     wire.write_all(&split[..100]).await.unwrap();
     wire.flush().await.unwrap();
-    let nothing_yet = device.collect(Duration::from_millis(50)).await;
+    let nothing_yet = device.collect_waiting(Duration::from_millis(50)).await;
     assert!(matches!(nothing_yet, Err(DeviceError::NoCard { noise: 0, .. })), "{nothing_yet:?}");
     wire.write_all(&split[100..]).await.unwrap();
     assert_eq!(collect(device).await, split);
@@ -92,8 +92,9 @@ async fn a_serial_device_is_read_raw_and_whole_until_it_is_unplugged() {
     assert_eq!(device.name(), format!("serial:{path}@115200"));
     // Ends with the controller closed.
     plays_every_trick(tokio::fs::File::from_std(controller), &mut device).await;
-    let gone =
-        async { while !matches!(device.collect(Duration::from_millis(5)).await, Err(DeviceError::Gone { .. })) {} };
+    let gone = async {
+        while !matches!(device.collect_waiting(Duration::from_millis(5)).await, Err(DeviceError::Gone { .. })) {}
+    };
     tokio::time::timeout(SOON, gone).await.expect("the loss is noticed");
 }
 
@@ -119,7 +120,7 @@ async fn an_output_broken_off_is_dropped_after_two_seconds_of_silence() {
     wire.write_all(&frame(0x80)[..150]).await.unwrap();
     // From here on waiting costs no time.
     tokio::time::pause();
-    let broken_off = device.collect(Duration::from_secs(3)).await.unwrap_err();
+    let broken_off = device.collect_waiting(Duration::from_secs(3)).await.unwrap_err();
     assert!(matches!(broken_off, DeviceError::NoCard { noise: 150, .. }), "{broken_off}");
     assert!(broken_off.to_string().contains("150 bytes came that are no native output"), "{broken_off}");
     wire.write_all(&frame(0x81)).await.unwrap();
@@ -133,7 +134,7 @@ async fn a_wrong_baud_rate_or_format_is_noticed() {
     let mut device = attach(&module, &format!("tcp:{}", listener.local_addr().unwrap())).await;
     let (mut wire, _) = listener.accept().await.unwrap();
     let babble = tokio::spawn(async move { while wire.write_all(&[0xAA; 4096]).await.is_ok() {} });
-    let noise = device.collect(SOON).await.unwrap_err();
+    let noise = device.collect_waiting(SOON).await.unwrap_err();
     assert!(matches!(noise, DeviceError::Noise { .. }), "{noise}");
     babble.abort();
 }
@@ -162,6 +163,23 @@ async fn outputs_nobody_collects_are_bounded_and_can_be_discarded() {
     wire.write_all(&frame(0x03)).await.unwrap();
     let next = collect(&mut device).await;
     assert!(next == frame(0x02) || next == frame(0x03), "an older output came back");
+}
+
+#[tokio::test]
+async fn an_old_swipe_does_not_pay_a_new_order() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let module = module();
+    let mut device = attach(&module, &format!("tcp:{}", listener.local_addr().unwrap())).await;
+    let (mut wire, _) = listener.accept().await.unwrap();
+    // One write arrives as one piece: when the second is here, so is the third.
+    wire.write_all(&[frame(0x81), frame(0x82), frame(0x83)].concat()).await.unwrap();
+    assert_eq!(collect(&mut device).await, frame(0x81));
+    assert_eq!(collect(&mut device).await, frame(0x82));
+    let old = device.collect(Duration::from_millis(50)).await;
+    assert!(matches!(old, Err(DeviceError::NoCard { .. })), "{old:?}");
+    let show = async { wire.write_all(&frame(0x84)).await.unwrap() };
+    let (new, ()) = tokio::join!(device.collect(SOON), show);
+    assert_eq!(new.unwrap().as_bytes(), frame(0x84));
 }
 
 #[tokio::test]

@@ -49,7 +49,7 @@ async fn real_outputs_pass_the_wire_unchanged() {
         let end: &[u8] = if format == Format::IdTechBinary { b"" } else { b"\r\n" };
         wire.write_all(&[&output, end, &output, end].concat()).await.unwrap();
         for _ in 0..2 {
-            let collected = device.collect(SOON).await.unwrap();
+            let collected = device.collect_waiting(SOON).await.unwrap();
             assert_eq!(collected.as_bytes().trim_ascii_end(), output.trim_ascii_end(), "{}", record["id"]);
         }
         used += 1;

@@ -109,7 +109,7 @@ impl Desk {
             }
             Op::Collect { device, r#as, timeout_ms } => {
                 let reader = self.devices.get_mut(&device).ok_or_else(|| unnamed("device", &device))?;
-                let collected = reader.collect(Duration::from_millis(timeout_ms.unwrap_or(30_000))).await?;
+                let collected = reader.collect_waiting(Duration::from_millis(timeout_ms.unwrap_or(30_000))).await?;
                 self.keep(r#as, collected)
             }
             Op::Tokenize { card, request_id } => {
