@@ -10,7 +10,8 @@
 //! An arrow means "may ask". There is no cycle, so no two actors can wait for each other. The auditor admits what the
 //! tokenizer wants opened and has tree heads signed; records reach the log by way of the writer, not of an actor.
 //!
-//! Architecture invariant: actix is named only in [`gate`] and [`supervisor`]; nothing here knows gRPC, HTTP or configuration files.
+//! Architecture invariant: actix is named only in [`gate`] and [`supervisor`]; nothing here knows gRPC, HTTP or
+//! configuration files.
 
 pub mod acquirer;
 pub mod auditor;

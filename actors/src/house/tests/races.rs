@@ -8,10 +8,11 @@ use warifu_core::merchant::ModuleId;
 use warifu_core::payment::State;
 use warifu_core::refusal::Refusal;
 
-use super::support::{CARD, Mood, Stage, authorize, caller, eventually, play, play_on};
+use super::support::{CARD, Mood, Scene, Scripted, Stage, authorize, caller, eventually, play, play_on};
 use crate::house::{Caller, House};
 use crate::record::Kind;
 use crate::store::job::StoredPayment;
+use crate::supervisor::run;
 
 const CALLERS: usize = 64;
 
@@ -94,5 +95,36 @@ fn whoever_asks_again_meanwhile_waits_for_the_first() {
         assert_eq!(first, again);
         assert_eq!(first.state, State::Unknown, "the acquirer was deaf to the end");
         assert_eq!(scene.hsm.opened(), 1);
+    });
+}
+
+#[test]
+fn two_servers_over_one_store_have_one_effect_and_one_answer() {
+    let mut stage = Stage::new();
+    run(async {
+        let acquirer = Arc::new(Scripted::default());
+        let one = stage.start(acquirer.clone()).await.unwrap();
+        one.people().await;
+        let keypad = one.keypad(1, "keypad-1", "shop-1").await;
+        stage.settings.instance = "test-2".to_owned();
+        let two = stage.start(acquirer.clone()).await.unwrap();
+        let frame = keypad.seal(1, CARD);
+        let ask = |scene: &Scene, request: &str| {
+            let (house, asked) = (scene.house.clone(), authorize(request, 1200, frame.clone()));
+            tokio::spawn(async move { house.authorize(&caller(1), asked).await })
+        };
+        let asked = [ask(&one, "r1"), ask(&two, "r1"), ask(&one, "r2"), ask(&two, "r3")];
+        let mut answers = Vec::new();
+        for asked in asked {
+            answers.push(asked.await.unwrap());
+        }
+        let good: Vec<_> = answers.iter().flatten().collect();
+        assert!(good.windows(2).all(|pair| pair[0] == pair[1]), "{answers:?}");
+        assert!(matches!(good.first().unwrap().state, State::Authorized(_)));
+        assert!(
+            answers.iter().flat_map(|answer| answer.as_ref().err()).all(|refused| *refused == Refusal::FrameReplayed)
+        );
+        assert_eq!(acquirer.authorizations(), 1);
+        assert_eq!(one.store.payments(&caller(1).merchant, None, 100).await.unwrap().len(), 1);
     });
 }
