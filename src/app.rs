@@ -3,6 +3,7 @@
 use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,6 +74,7 @@ impl App {
         let telemetry =
             Telemetry::start(&config.telemetry, &config.server.instance).or_exit(Exit::Usage, "set up telemetry")?;
 
+        warn_of_open_files(&config);
         let tls = tls::server_config(&config.tls).or_exit(Exit::Usage, "use the key files of mutual TLS")?;
         let grpc = listen(config.server.listen).await?;
         let http = listen(config.server.http_listen).await?;
@@ -196,6 +198,17 @@ impl Open {
 async fn told(mut stopped: watch::Receiver<bool>) {
     // An error means that the sender is gone: stop, too.
     let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+/// Secrets that other accounts of this machine may read are worth a warning each time.
+fn warn_of_open_files(config: &Config) {
+    let files = [("hsm.pin_file", &config.hsm.pin_file), ("tls.key", &config.tls.key)];
+    for (key, file) in files {
+        let open = fs::metadata(file).is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0);
+        if open {
+            tracing::warn!(key, file = %file.display(), "other accounts may read this secret: chmod 600");
+        }
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {

@@ -143,10 +143,13 @@ async fn carry(
     }
     loop {
         tokio::select! {
-            news = link.next() => match news.map(|news| send(written(news))) {
-                Some(Ok(())) => {}
+            news = link.next() => {
+                let Some(news) = news else { return };
+                let last = matches!(news, News::Draining { .. });
                 // A module that does not read its news is cut: it dials again and learns how things are.
-                Some(Err(_)) | None => return,
+                if send(written(news)).is_err() || last {
+                    return;
+                }
             },
             message = said.message() => match message {
                 Ok(Some(message)) => heard(&message),
