@@ -2,6 +2,8 @@
 //!
 //! Each group also measures its floor, the fewest cipher operations the standard leaves, in the same run.
 
+#![allow(missing_docs, reason = "criterion's main function")]
+
 use std::convert::Infallible;
 use std::hint::black_box;
 

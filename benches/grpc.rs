@@ -3,6 +3,9 @@
 //! The server is its own process, as in service. With `WARIFU_TEST_POSTGRES` set (`scripts/with-postgres cargo bench
 //! --bench grpc`) PostgreSQL is measured as well as SQLite; without it, that is said.
 
+#![allow(missing_docs, reason = "criterion's main function")]
+#![allow(clippy::print_stderr, reason = "a bench says what it leaves out")]
+
 #[path = "../tests/stage/mod.rs"]
 mod stage;
 

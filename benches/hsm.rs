@@ -2,6 +2,14 @@
 //!
 //! SoftHSM is a test tool; what carries over to another module is the number of calls, which is printed first.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a bench that cannot go on must fail, and says what it saw"
+)]
+#![allow(unsafe_code, reason = "the environment is set once for SoftHSM, which takes its configuration from it")]
+#![allow(missing_docs, reason = "criterion's main function")]
+
 #[path = "../hsm/tests/support/mod.rs"]
 mod support;
 
