@@ -1,0 +1,123 @@
+//! Writes `docs/performance.md` from the last `cargo bench`: every figure with its spread, the machine, what it is not.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+/// One measured function.
+struct Figure {
+    name: String,
+    median_ns: f64,
+    low_ns: f64,
+    high_ns: f64,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let groups = figures(&target.join("criterion"))?;
+    if groups.is_empty() {
+        return Err("nothing was measured yet: run scripts/performance".into());
+    }
+    fs::write(root.join("docs/performance.md"), document(&groups)?)?;
+    Ok(())
+}
+
+/// What criterion left of its last run, by group.
+fn figures(criterion: &Path) -> Result<BTreeMap<String, Vec<Figure>>, Box<dyn Error>> {
+    let mut groups: BTreeMap<String, Vec<Figure>> = BTreeMap::new();
+    let mut folders = vec![criterion.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.path())) {
+            let path = path?;
+            if path.ends_with("new") {
+                let about: Value = serde_json::from_str(&fs::read_to_string(path.join("benchmark.json"))?)?;
+                let estimates: Value = serde_json::from_str(&fs::read_to_string(path.join("estimates.json"))?)?;
+                let median = &estimates["median"];
+                let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                groups.entry(text(&about["group_id"])).or_default().push(Figure {
+                    name: text(&about["function_id"]),
+                    median_ns: number(&median["point_estimate"]),
+                    low_ns: number(&median["confidence_interval"]["lower_bound"]),
+                    high_ns: number(&median["confidence_interval"]["upper_bound"]),
+                });
+            } else if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    groups.values_mut().for_each(|figures| figures.sort_by(|a, b| a.name.cmp(&b.name)));
+    Ok(groups)
+}
+
+fn document(groups: &BTreeMap<String, Vec<Figure>>) -> Result<String, Box<dyn Error>> {
+    let mut text = String::from(
+        "# Performance\n\n\
+         Written by `scripts/performance` from one run of `cargo bench`; never edited by hand. Each figure is the median of\n\
+         criterion's samples, with the 95 % confidence interval of the median.\n\n",
+    );
+    writeln!(text, "| machine | |\n|---|---|")?;
+    for (name, value) in machine() {
+        writeln!(text, "| {name} | {value} |")?;
+    }
+    for (group, figures) in groups {
+        writeln!(text, "\n## {group}\n\n| | median | between | a second |\n|---|---:|---:|---:|")?;
+        for figure in figures {
+            writeln!(
+                text,
+                "| {} | {} | {} to {} | {} |",
+                figure.name,
+                time(figure.median_ns),
+                time(figure.low_ns),
+                time(figure.high_ns),
+                rate(figure.median_ns),
+            )?;
+        }
+    }
+    text.push_str(
+        "\n## What these figures do not show\n\n\
+         - SoftHSM is a test tool in the server's own process. A real HSM is reached over a network and has its own limits; what\n  \
+           carries over is the number of calls for each frame, which `cargo bench --bench hsm` prints.\n\
+         - The whole way is measured with the load's callers on the same machine as the server, so both share its processors.\n\
+         - Figures of different machines, or of one machine under other load, cannot be compared.\n",
+    );
+    Ok(text)
+}
+
+fn machine() -> Vec<(&'static str, String)> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model =
+        cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, model)| model));
+    let flags = cpuinfo.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let known = ["aes", "vaes", "avx2", "avx512f"].into_iter().filter(|flag| flags.split(' ').any(|has| has == *flag));
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let memory = memory.split_ascii_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
+    vec![
+        ("processor", format!("{}, {cores} cores", model.unwrap_or("unknown"))),
+        ("instructions", known.collect::<Vec<_>>().join(", ")),
+        ("memory", format!("{} GiB", memory / 1024 / 1024)),
+        ("build", "release, thin LTO".to_owned()),
+    ]
+}
+
+fn time(ns: f64) -> String {
+    match ns {
+        ns if ns < 1e3 => format!("{ns:.0} ns"),
+        ns if ns < 1e6 => format!("{:.2} µs", ns / 1e3),
+        ns => format!("{:.2} ms", ns / 1e6),
+    }
+}
+
+fn rate(ns: f64) -> String {
+    match 1e9 / ns {
+        rate if rate >= 1e6 => format!("{:.2} M", rate / 1e6),
+        rate if rate >= 1e4 => format!("{:.0} k", rate / 1e3),
+        rate => format!("{rate:.0}"),
+    }
+}
