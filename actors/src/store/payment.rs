@@ -92,6 +92,21 @@ impl Store {
         let rows = self.all(select).await?;
         stored(rows)
     }
+
+    /// What any server left open and nobody touched since `at_ms`, in milliseconds since 1970 UTC: at most `limit`
+    /// payments that are sent or unknown, oldest first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn open_payments_before(&self, at_ms: i64, limit: u64) -> Result<Vec<StoredPayment>, StoreError> {
+        let select = row::Entity::find()
+            .filter(row::Column::UpdatedAtMs.lt(at_ms))
+            .filter(Expr::cust("state IN ('sent', 'unknown')"))
+            .order_by_asc(row::Column::Id)
+            .limit(limit);
+        let rows = self.all(select).await?;
+        stored(rows)
+    }
 }
 
 fn stored(rows: Vec<row::Model>) -> Result<Vec<StoredPayment>, StoreError> {
