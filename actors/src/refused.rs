@@ -54,6 +54,7 @@ impl From<StoreError> for Refused {
             StoreError::Unavailable { .. }
             | StoreError::Refused { .. }
             | StoreError::LogTaken
+            | StoreError::LogChanged(_)
             | StoreError::Address(_) => Refusal::StoreUnavailable,
         };
         Self::because(refusal, with_source(&error))

@@ -21,6 +21,7 @@ mod bulk;
 mod connect;
 mod decide;
 mod error;
+mod takeover;
 mod words;
 
 pub use audit::{LogId, SignedHead, StoredRecord};

@@ -98,7 +98,7 @@ impl AuditLog {
     ) -> Result<Result<Outcome, Rejection>, StoreError> {
         let records = due.iter().filter_map(|due| due.record.clone()).chain(further).collect();
         let outcome = self.0.writer.submit(Job { intent, records }).await;
-        if let Err(StoreError::LogTaken | StoreError::Stopped) = outcome {
+        if let Err(StoreError::LogTaken | StoreError::LogChanged(_) | StoreError::Stopped) = outcome {
             self.0.supervisor.give_up("audit log");
         }
         let outcome = outcome?;
@@ -218,7 +218,7 @@ impl Collector {
         loop {
             match self.writer.submit(Job { intent: Intent::Note, records: late.to_vec() }).await {
                 Ok(_) => return true,
-                Err(StoreError::Stopped | StoreError::LogTaken) => {
+                Err(StoreError::Stopped | StoreError::LogTaken | StoreError::LogChanged(_)) => {
                     self.supervisor.give_up("audit log");
                     return false;
                 }

@@ -6,8 +6,8 @@ use sea_orm::sqlx::Executor;
 use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, Database, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait, QuerySelect, Select,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
+    QuerySelect, Select, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
 use super::error::{Failure, StoreError};
@@ -29,7 +29,7 @@ const POSTGRES_WRITER: [&str; 8] = [
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
     "SET statement_timeout = '10s'",
-    "SET lock_timeout = '5s'",
+    "SET lock_timeout = '500ms'",
     "SET idle_in_transaction_session_timeout = '15s'",
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
 ];
@@ -131,6 +131,15 @@ impl Store {
             ..TransactionOptions::default()
         };
         Ok(self.writing.begin_with_options(options).await?)
+    }
+
+    /// Begins to write, and waits longer than a batch for what others have locked.
+    pub(super) async fn begin_patiently(&self) -> Result<DatabaseTransaction, Failure> {
+        let txn = self.begin().await?;
+        if self.backend() == DbBackend::Postgres {
+            txn.execute_unprepared("SET LOCAL lock_timeout = '5s'").await?;
+        }
+        Ok(txn)
     }
 }
 

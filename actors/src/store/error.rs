@@ -31,6 +31,9 @@ pub enum StoreError {
     /// Another process writes the same audit log: two servers were given one instance name.
     #[error("another process has taken over this server's audit log; every server needs an instance name of its own")]
     LogTaken,
+    /// The audit log is not what this server, or the one before it, left: nothing may be built on it.
+    #[error("the audit log was changed behind the server: {0}")]
+    LogChanged(&'static str),
     /// The writer has stopped.
     #[error("the writer of the data store has stopped")]
     Stopped,
@@ -62,12 +65,16 @@ pub(super) enum Failure {
     Race(Cause),
     /// The database cannot be used at the moment, whatever is asked.
     Outage(Cause),
+    /// Somebody keeps a row locked for longer than anybody waits.
+    Locked(Cause),
     /// The database refused exactly this.
     Refusal(Cause),
     /// A row is impossible.
     Corrupt(&'static str),
     /// The log belongs to another process now.
     LogTaken,
+    /// The log holds what its owner never wrote.
+    LogChanged(&'static str),
 }
 
 const BROKEN: &str = "the connection to the database broke";
@@ -115,9 +122,36 @@ impl Failure {
         match self {
             Self::Race(_) => "race",
             Self::Outage(_) => "outage",
+            Self::Locked(_) => "locked",
             Self::Refusal(_) => "refusal",
             Self::Corrupt(_) => "corrupt",
             Self::LogTaken => "log-taken",
+            Self::LogChanged(_) => "log-changed",
+        }
+    }
+
+    /// Whether every other job would fail too, for now.
+    pub(super) const fn is_outage(&self) -> bool {
+        matches!(self, Self::Outage(_))
+    }
+
+    /// Whether every other job would fail too, for ever.
+    pub(super) const fn is_final(&self) -> bool {
+        matches!(self, Self::LogTaken | Self::LogChanged(_))
+    }
+
+    /// Whether the other jobs of a batch may well work without the one that caused this.
+    pub(super) const fn may_be_of_one_job(&self) -> bool {
+        matches!(self, Self::Race(_) | Self::Locked(_) | Self::Refusal(_) | Self::Corrupt(_))
+    }
+
+    /// Whether the same can work at once.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Race(_) => true,
+            // A connection may have died unnoticed, and others with it.
+            Self::Outage(cause) => cause.is_broken_connection(),
+            Self::Locked(_) | Self::Refusal(_) | Self::Corrupt(_) | Self::LogTaken | Self::LogChanged(_) => false,
         }
     }
 
@@ -125,7 +159,8 @@ impl Failure {
         match code {
             "23505" => Self::Race(Cause::coded(UNIQUE_KEY, code)),
             "40001" | "40P01" => Self::Race(Cause::coded("two transactions were in each other's way", code)),
-            "57014" | "55P03" => Self::Outage(Cause::coded("the database did not answer in time", code)),
+            "55P03" => Self::Locked(Cause::coded("a row stays locked by another transaction", code)),
+            "57014" => Self::Outage(Cause::coded("the database did not answer in time", code)),
             "25006" => Self::Outage(Cause::coded("the database is read-only", code)),
             // The server told this connection to go; the next one may be let in.
             "57P01" | "57P02" => Self::Outage(Cause::coded(BROKEN, code)),
@@ -173,9 +208,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Race(cause) | Self::Outage(cause) | Self::Refusal(cause) => cause.fmt(f),
+            Self::Race(cause) | Self::Outage(cause) | Self::Locked(cause) | Self::Refusal(cause) => cause.fmt(f),
             Self::Corrupt(what) => write!(f, "an impossible value in {what}"),
             Self::LogTaken => f.write_str("another process has taken over the audit log"),
+            Self::LogChanged(what) => write!(f, "the audit log was changed behind the server: {what}"),
         }
     }
 }
@@ -207,10 +243,11 @@ impl From<Failure> for StoreError {
     fn from(failure: Failure) -> Self {
         match failure {
             // Whoever gives up on a race leaves it to the caller's next try.
-            Failure::Race(source) | Failure::Outage(source) => Self::Unavailable { source },
+            Failure::Race(source) | Failure::Outage(source) | Failure::Locked(source) => Self::Unavailable { source },
             Failure::Refusal(source) => Self::Refused { source },
             Failure::Corrupt(what) => Self::Corrupt(what),
             Failure::LogTaken => Self::LogTaken,
+            Failure::LogChanged(what) => Self::LogChanged(what),
         }
     }
 }

@@ -56,7 +56,7 @@ impl Store {
         if self.backend() == DbBackend::Sqlite {
             return Ok(Migrator::up(self.writing(), None).await?);
         }
-        let lock = self.begin().await?;
+        let lock = self.begin_patiently().await?;
         let sql = "SELECT pg_advisory_xact_lock($1)";
         lock.execute_raw(Statement::from_sql_and_values(self.backend(), sql, [MIGRATION_LOCK.into()])).await?;
         Migrator::up(self.reading(), None).await?;

@@ -104,7 +104,7 @@ impl Registry {
         loop {
             match self.try_to(&change, &line).await {
                 Ok(()) => return Ok(()),
-                Err(Undone::Failed(Failure::Race(_))) if tries < TRIES => tries += 1,
+                Err(Undone::Failed(Failure::Race(_) | Failure::Locked(_))) if tries < TRIES => tries += 1,
                 // A key that is there each time was not a race.
                 Err(Undone::Failed(Failure::Race(cause))) if cause.is_unique_key() => {
                     return Err(StoreError::Exists(change.subject()));

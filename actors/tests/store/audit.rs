@@ -1,8 +1,7 @@
 //! The audit logs: whole, in order, and continued where they were left.
 
 use futures_util::future::join_all;
-use sea_orm::ConnectionTrait as _;
-use warifu_actors::store::{SignedHead, StoreError, WriterSettings};
+use warifu_actors::store::{SignedHead, StoreError, TreeState, WriterSettings};
 use warifu_core::audit::{Hash, Tree, TreeHead};
 use warifu_hsm::Signature;
 
@@ -74,12 +73,84 @@ async fn the_newest_head_is_the_one_over_most_records() {
 async fn a_frontier_that_does_not_fit_its_size_is_not_taken_up() {
     everywhere(|stage| async move {
         done(&stage.writer, note()).await.unwrap();
-        let outside = stage.place.outside().await;
-        outside.execute_unprepared("UPDATE audit_frontier SET size = 3 WHERE log = 'one'").await.unwrap();
+        stage.meddle("UPDATE audit_frontier SET size = 3 WHERE log = 'one'").await;
         let answer = stage.writer.submit(note()).await;
-        assert!(matches!(answer, Err(StoreError::Corrupt("audit_frontier.frontier"))), "{answer:?}");
+        assert!(matches!(answer, Err(StoreError::LogChanged(_))), "{answer:?}");
         let again = stage.store.start_writer(log("one"), WriterSettings::default()).await;
         assert!(matches!(again.err(), Some(StoreError::Corrupt("audit_frontier.frontier"))));
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_writer_goes_on_from_no_other_log_than_its_own() {
+    everywhere(|stage| async move {
+        for number in 1..=4 {
+            taken(done(&stage.writer, job(take(&format!("r{number}"), 0, number, 1, 1))).await);
+            taken(done(&stage.second("two").await.1, job(take(&format!("x{number}"), 1, number, 1, 1))).await);
+        }
+        let held = *stage.writer.tree().borrow();
+        // A whole other log, with a frontier that fits it.
+        stage.meddle("DELETE FROM audit_record WHERE log = 'one' AND seq >= 5").await;
+        let mut rewritten = Tree::default();
+        for record in stage.store.records(&log("one"), 0, 100).await.unwrap() {
+            rewritten.append(record.leaf);
+        }
+        let frontier: String = rewritten.frontier().iter().map(ToString::to_string).collect();
+        let hex = if stage.place.is_sqlite() { format!("X'{frontier}'") } else { format!("'\\x{frontier}'") };
+        stage.meddle(&format!("UPDATE audit_frontier SET size = 5, frontier = {hex} WHERE log = 'one'")).await;
+        assert_eq!(stage.store.tree(&log("one")).await.unwrap(), rewritten);
+        for _ in 0..3 {
+            let answer = stage.writer.submit(note()).await;
+            assert!(matches!(answer, Err(StoreError::LogChanged(_))), "{answer:?}");
+        }
+        // Neither the tree that is signed nor the log has moved.
+        let now = *stage.writer.tree().borrow();
+        assert_eq!((now.size, now.root, now.last_durable_at), (held.size, held.root, None));
+        assert_eq!(stage.store.tree(&log("one")).await.unwrap(), rewritten);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_whose_frontier_was_removed_is_not_begun_again() {
+    everywhere(|stage| async move {
+        done(&stage.writer, note()).await.unwrap();
+        stage.meddle("DELETE FROM audit_frontier WHERE log = 'one'").await;
+        let answer = stage.writer.submit(note()).await;
+        assert!(matches!(answer, Err(StoreError::LogChanged(_))), "{answer:?}");
+        let again = stage.store.start_writer(log("one"), WriterSettings::default()).await;
+        assert!(again.is_ok(), "no head was signed, so nothing can tell that there was a log");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_the_signed_one_is_not_taken_over() {
+    for (meddling, wanted) in [
+        ("UPDATE audit_record SET record = '{}' WHERE log = 'one' AND seq = 1", "a record is not the one"),
+        ("DELETE FROM audit_record WHERE log = 'one' AND seq = 1", "records are missing"),
+        ("DELETE FROM audit_frontier WHERE log = 'one'", "it is shorter than its newest signed head"),
+        ("UPDATE audit_head SET root = record.leaf FROM audit_record AS record WHERE record.seq = 0", "were signed"),
+        (
+            "UPDATE audit_frontier SET frontier = record.leaf FROM audit_record AS record WHERE record.seq = 0",
+            "its frontier is not that of its records",
+        ),
+    ] {
+        everywhere(|stage| async move {
+            for _ in 0..4 {
+                done(&stage.writer, note()).await.unwrap();
+            }
+            let TreeState { size, root, .. } = *stage.writer.tree().borrow();
+            let signed = SignedHead { head: TreeHead { size, root, ..head(0, 0).head }, ..head(0, 1) };
+            stage.store.save_head(&signed).await.unwrap();
+            let (other, _writer) = stage.second("one").await;
+            other.close().await;
+            stage.meddle(meddling).await;
+            let refused = stage.store.start_writer(log("one"), WriterSettings::default()).await.err();
+            let Some(StoreError::LogChanged(why)) = refused else { panic!("{meddling}: {refused:?}") };
+            assert!(why.contains(wanted), "{meddling}: {why}");
+        })
+        .await;
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::future::join_all;
-use sea_orm::{ConnectionTrait, DatabaseConnection, Statement};
+use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, TransactionTrait as _};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use warifu_actors::store::job::{Outcome, Rejection};
@@ -166,63 +166,172 @@ async fn a_database_that_is_away_is_told_and_used_again_when_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_lost_answer_to_a_commit_is_told_and_the_retry_finds_what_happened() {
+async fn a_lost_answer_to_a_commit_is_found_out() {
     on_postgres(|stage| async move {
         let wire = Wire::to(&stage.place.url).await;
         let store = Store::connect(&wire.url).await.unwrap();
         let writer = store.start_writer(log("two"), WriterSettings::default()).await.unwrap();
-        let (new, id) = paying(take("r1", 0, 1, 1, 1), "order");
         taken(done(&writer, job(take("r0", 1, 1, 1, 1))).await);
+        let (new, id) = paying(take("r1", 0, 1, 1, 1), "order");
         wire.lose_commit.store(true, Ordering::SeqCst);
-        let answer = writer.submit(job(new.clone())).await;
-        assert!(is_unavailable(&answer), "{answer:?}");
+        // It did happen, and whoever asked for it goes on with it: nobody else would.
+        assert_eq!(taken(done(&writer, job(new.clone())).await).payment.unwrap().id, id);
         assert!(!wire.lose_commit.load(Ordering::SeqCst), "the commit went through the wire");
-        // It did happen; the same request says so, and the counter is used up for every other.
+        assert!(writer.tree().borrow().last_durable_at.is_some());
+        // Once: one payment, one record of it, and the tree that is signed is the one that is stored.
+        assert_eq!(stage.store.open_payments(&log("two")).await.unwrap().len(), 1);
+        assert_eq!(stage.check_log("two").await.len(), 2 * EACH);
+        assert_eq!(writer.tree().borrow().root, stage.store.tree(&log("two")).await.unwrap().root());
         let Ok(Outcome::Repeated(again)) = done(&writer, job(new)).await else { panic!("it had not happened") };
         assert_eq!(again.payment.unwrap().id, id);
         assert_eq!(done(&writer, job(take("r2", 0, 1, 1, 1))).await, Err(Rejection::Replayed));
-        // Two were taken; the repetition and the replay have their frame's record, the replay its refusal too.
+        // The repetition and the replay have their frame's record, the replay its refusal too.
         assert_eq!(stage.check_log("two").await.len(), 2 * EACH + 1 + 2);
         store.close().await;
     })
     .await;
 }
 
-/// A TCP connection to the database that can lose the answer to a commit.
+#[tokio::test]
+async fn a_commit_that_never_arrived_is_made_again_once() {
+    on_postgres(|stage| async move {
+        let wire = Wire::to(&stage.place.url).await;
+        let store = Store::connect(&wire.url).await.unwrap();
+        let writer = store.start_writer(log("two"), WriterSettings::default()).await.unwrap();
+        taken(done(&writer, job(take("r0", 1, 1, 1, 1))).await);
+        wire.swallow_commit.store(true, Ordering::SeqCst);
+        taken(done(&writer, job(take("r1", 0, 1, 1, 1))).await);
+        assert!(!wire.swallow_commit.load(Ordering::SeqCst), "the commit went into the wire");
+        assert_eq!(stage.check_log("two").await.len(), 2 * EACH);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_commit_nobody_can_ask_about_is_told_and_taken_up_later() {
+    on_postgres(|stage| async move {
+        let wire = Wire::to(&stage.place.url).await;
+        let store = Store::connect(&wire.url).await.unwrap();
+        let writer = store.start_writer(log("two"), WriterSettings::default()).await.unwrap();
+        let (new, id) = paying(take("r1", 0, 1, 1, 1), "order");
+        wire.lose_commit.store(true, Ordering::SeqCst);
+        wire.cut_after.store(true, Ordering::SeqCst);
+        let answer = writer.submit(job(new)).await;
+        assert!(is_unavailable(&answer), "{answer:?}");
+        wire.cut.store(false, Ordering::SeqCst);
+        // The commit had happened: the writer goes on from what it attempted, and the payment is there to be found.
+        taken(done(&writer, job(take("r2", 0, 2, 1, 1))).await);
+        assert_eq!(stage.check_log("two").await.len(), 2 * EACH);
+        assert_eq!(stage.store.open_payments(&log("two")).await.unwrap()[0].id, id);
+        store.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_somebody_keeps_locked_hurts_only_who_needs_it() {
+    on_postgres(|stage| async move {
+        let outside = stage.place.outside().await;
+        let lock = outside.begin().await.unwrap();
+        lock.execute_unprepared("SELECT * FROM device WHERE id = 'pad-2' FOR UPDATE").await.unwrap();
+        let started = std::time::Instant::now();
+        let answers = (0..200_u32).map(|number| {
+            let device = u8::try_from(number % 4).unwrap();
+            stage.writer.submit(job(take(&format!("r{number}"), device, 1 + number, 1, 1)))
+        });
+        let answers = join_all(answers.collect::<Vec<_>>()).await;
+        for (number, answer) in answers.iter().enumerate() {
+            if number % 4 == 2 {
+                let Err(StoreError::Unavailable { source }) = answer else { panic!("{answer:?}") };
+                assert_eq!(source.code(), Some("55P03"));
+            } else {
+                assert!(matches!(answer, Ok(Ok(Outcome::Taken(_)))), "{answer:?}");
+            }
+        }
+        assert!(started.elapsed().as_secs() < 5, "it took {:?}", started.elapsed());
+        lock.rollback().await.unwrap();
+        taken(done(&stage.writer, job(take("r2", 2, 3, 1, 1))).await);
+        assert_eq!(stage.check_log("one").await.len(), 151 * EACH);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_lone_job_that_fails_tells_nothing_to_those_who_wait() {
+    on_postgres(|stage| async move {
+        let settings = WriterSettings { max_batch: 1, queue: 100 };
+        let writer = stage.store.start_writer(log("two"), settings).await.unwrap();
+        let outside = stage.place.outside().await;
+        let lock = outside.begin().await.unwrap();
+        lock.execute_unprepared("SELECT * FROM device WHERE id = 'pad-2' FOR UPDATE").await.unwrap();
+        let stuck = writer.submit(job(take("r0", 2, 1, 1, 1)));
+        let waiting: Vec<_> =
+            (1..20).map(|number| writer.submit(job(take(&format!("r{number}"), 0, number, 1, 1)))).collect();
+        assert!(is_unavailable(&stuck.await));
+        let answers = join_all(waiting).await;
+        assert_eq!(count(&answers, |answer| matches!(answer, Ok(Outcome::Taken(_)))), 19);
+        lock.rollback().await.unwrap();
+    })
+    .await;
+}
+
+/// A TCP connection to the database that can lose things.
 struct Wire {
     url: String,
-    lose_commit: Arc<AtomicBool>,
+    /// The next commit arrives, and its answer does not.
+    lose_commit: AtomicBool,
+    /// The next commit does not arrive.
+    swallow_commit: AtomicBool,
+    /// After the next lost answer nobody gets through any more.
+    cut_after: AtomicBool,
+    /// Nobody gets through.
+    cut: AtomicBool,
 }
 
 impl Wire {
-    async fn to(url: &str) -> Self {
+    async fn to(url: &str) -> Arc<Self> {
         let (scheme, rest) = url.split_once('@').unwrap();
         let (host, database) = rest.split_once('/').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let lose_commit = Arc::new(AtomicBool::new(false));
-        let url = format!("{scheme}@{}/{database}", listener.local_addr().unwrap());
-        let (host, lose) = (host.to_owned(), Arc::clone(&lose_commit));
+        let wire = Arc::new(Self {
+            url: format!("{scheme}@{}/{database}", listener.local_addr().unwrap()),
+            lose_commit: AtomicBool::new(false),
+            swallow_commit: AtomicBool::new(false),
+            cut_after: AtomicBool::new(false),
+            cut: AtomicBool::new(false),
+        });
+        let (host, relays) = (host.to_owned(), Arc::clone(&wire));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if relays.cut.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let server = TcpStream::connect(&host).await.unwrap();
-                tokio::spawn(relay(client, server, Arc::clone(&lose)));
+                tokio::spawn(relay(client, server, Arc::clone(&relays)));
             }
         });
-        Self { url, lose_commit }
+        wire
     }
 }
 
-async fn relay(mut client: TcpStream, mut server: TcpStream, lose_commit: Arc<AtomicBool>) {
+async fn relay(mut client: TcpStream, mut server: TcpStream, wire: Arc<Wire>) {
     let (mut asked, mut said) = ([0; 16384], [0; 16384]);
     loop {
         tokio::select! {
             read = client.read(&mut asked) => {
                 let Ok(len @ 1..) = read else { return };
+                let commit = asked[..len].windows(6).any(|text| text == b"COMMIT");
+                if wire.cut.load(Ordering::SeqCst) || commit && wire.swallow_commit.swap(false, Ordering::SeqCst) {
+                    return;
+                }
                 if server.write_all(&asked[..len]).await.is_err() {
                     return;
                 }
-                let commit = asked[..len].windows(6).any(|text| text == b"COMMIT");
-                if commit && lose_commit.swap(false, Ordering::SeqCst) {
+                if commit && wire.lose_commit.swap(false, Ordering::SeqCst) {
+                    if wire.cut_after.swap(false, Ordering::SeqCst) {
+                        wire.cut.store(true, Ordering::SeqCst);
+                    }
                     // The server has carried it out once it answers; the client never hears of it.
                     server.readable().await.unwrap();
                     return;

@@ -136,6 +136,13 @@ impl Stage {
         (store, writer)
     }
 
+    /// Somebody else writes to the database.
+    pub(crate) async fn meddle(&self, sql: &str) {
+        let outside = self.place.outside().await;
+        outside.execute_unprepared(sql).await.unwrap();
+        outside.close().await.unwrap();
+    }
+
     /// Hashes every record of a log again and compares with what the store keeps of the tree.
     pub(crate) async fn check_log(&self, name: &str) -> Vec<Record> {
         let log = log(name);

@@ -1,0 +1,378 @@
+//! The writer's task: batch after batch, each one transaction, each answered only when its fate is known.
+//!
+//! The tree of the log is what this task last made durable. The database is asked about it after every failure, and
+//! believed only where it holds that tree, or the one that a commit whose answer was lost would have made: whatever
+//! else it holds somebody else wrote, and the HSM would sign it.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use uuid::Uuid;
+use warifu_core::audit::Tree;
+use warifu_core::merchant::DeviceId;
+
+use super::{Answer, Queued, TreeState, tell};
+use crate::store::audit::{self, Appended, LogId};
+use crate::store::decide::{Decision, Effects, RequestView, View, Wanted, decide};
+use crate::store::error::{Cause, Failure, StoreError};
+use crate::store::job::{Job, Outcome, PaymentId, Rejection};
+use crate::store::{Store, bulk, device, payment, request, token};
+
+/// Tries when other processes are faster, or a connection is dead.
+const TRIES: u32 = 4;
+/// Longest wait for PostgreSQL to carry out a batch.
+const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
+/// For how long the fate of a commit is asked for.
+const FATE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause between two such questions.
+const FATE_PAUSE: Duration = Duration::from_millis(100);
+
+type Answers = Vec<Result<Outcome, Rejection>>;
+
+pub(super) struct Task {
+    store: Store,
+    log: LogId,
+    /// Marks the log as this task's.
+    owner: Uuid,
+    /// The log's tree as it is known to be durable.
+    tree: Tree,
+    /// What a commit whose answer was lost would have made of it.
+    attempted: Option<Tree>,
+    /// Whether the database is to be asked first which of the two it has.
+    unsure: bool,
+    /// Why nothing can be written ever again.
+    over: Option<Failure>,
+    told: watch::Sender<TreeState>,
+}
+
+/// How long a transaction waits for rows that somebody else has locked.
+#[derive(Clone, Copy)]
+enum Patience {
+    /// As the connection was told: others are about to finish.
+    Batch,
+    /// Hardly: the batch has waited already.
+    Alone,
+}
+
+/// A batch on its way to being durable.
+struct Committing {
+    tree: Tree,
+    answers: Answers,
+}
+
+/// A batch that did not work out.
+struct Failed {
+    failure: Failure,
+    /// What the database may have carried out all the same.
+    lost: Option<Committing>,
+}
+
+/// What a batch came to, and whether the database turned out to be away.
+struct Served {
+    answers: Vec<Answer>,
+    outage: Option<StoreError>,
+}
+
+impl Task {
+    pub(super) fn new(store: Store, log: LogId, owner: Uuid, tree: Tree, told: watch::Sender<TreeState>) -> Self {
+        Self { store, log, owner, tree, attempted: None, unsure: false, over: None, told }
+    }
+
+    pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Queued>, max_batch: usize) {
+        loop {
+            let mut batch = Vec::new();
+            if queue.recv_many(&mut batch, max_batch).await == 0 {
+                return;
+            }
+            let (jobs, callers): (Vec<Job>, Vec<_>) =
+                batch.into_iter().map(|queued| (queued.job, queued.answer)).unzip();
+            let Served { answers, outage } = self.serve(&jobs).await;
+            for (caller, answer) in callers.into_iter().zip(answers) {
+                tell(caller, answer);
+            }
+            if let Some(outage) = outage {
+                // Whoever waits would wait for the same in vain, one batch after the other.
+                while let Ok(waiting) = queue.try_recv() {
+                    tell(waiting.answer, Err(outage.clone()));
+                }
+            }
+        }
+    }
+
+    /// Carries out all jobs together, or each alone where they do not work together.
+    async fn serve(&mut self, jobs: &[Job]) -> Served {
+        match self.persist(jobs, Patience::Batch).await {
+            Ok(answers) => Served { answers: answers.into_iter().map(Ok).collect(), outage: None },
+            Err(failure) if jobs.len() > 1 && failure.may_be_of_one_job() => self.serve_each(jobs).await,
+            Err(failure) => {
+                let outage = failure.is_outage().then(|| failure.clone().into());
+                let error = StoreError::from(failure);
+                Served { answers: jobs.iter().map(|_| Err(error.clone())).collect(), outage }
+            }
+        }
+    }
+
+    async fn serve_each(&mut self, jobs: &[Job]) -> Served {
+        let mut served = Served { answers: Vec::with_capacity(jobs.len()), outage: None };
+        let mut stuck = Stuck::default();
+        for job in jobs {
+            let known = served.outage.clone().or_else(|| stuck.holds(job));
+            let answer = match known {
+                Some(error) => Err(error),
+                None => match self.persist(std::slice::from_ref(job), Patience::Alone).await {
+                    // One job, one answer.
+                    Ok(mut answers) => answers.pop().ok_or(StoreError::Stopped),
+                    Err(failure) => {
+                        if let Failure::Locked(_) = &failure {
+                            stuck.note(job, failure.clone().into());
+                        }
+                        if failure.is_outage() {
+                            served.outage = Some(failure.clone().into());
+                        }
+                        Err(failure.into())
+                    }
+                },
+            };
+            served.answers.push(answer);
+        }
+        served
+    }
+
+    /// Tries until it works, another try is pointless, or other processes were faster too often.
+    async fn persist(&mut self, jobs: &[Job], patience: Patience) -> Result<Answers, Failure> {
+        let started = Instant::now();
+        let mut tries = 0;
+        loop {
+            if let Some(over) = &self.over {
+                return Err(over.clone());
+            }
+            tries += 1;
+            let Failed { failure, lost } = match self.attempt(jobs, patience).await {
+                Ok(answers) => return Ok(answers),
+                Err(failed) => failed,
+            };
+            self.doubt(&failure);
+            let again = match lost {
+                None => failure.may_pass(),
+                // Without a record there is no telling whether it happened.
+                Some(lost) if lost.tree == self.tree => false,
+                Some(lost) => match self.fate(&lost.tree).await {
+                    Ok(Fate::Committed) => {
+                        tracing::warn!(jobs = jobs.len(), cause = %failure, "the answer to a commit was lost");
+                        self.told.send_replace(state_of(&self.tree, Some(Instant::now())));
+                        return Ok(lost.answers);
+                    }
+                    Ok(Fate::Undone) => started.elapsed() < BATCH_TIMEOUT,
+                    Err(found) if found.is_final() => return Err(found),
+                    Err(_) => false,
+                },
+            };
+            if !again || tries >= TRIES {
+                tracing::warn!(jobs = jobs.len(), cause = %failure, "a batch could not be made durable");
+                return Err(failure);
+            }
+            if let Failure::Race(_) = failure {
+                tokio::time::sleep(jitter(tries)).await;
+            }
+        }
+    }
+
+    /// Whatever happened, the database is to be asked about the tree first.
+    fn doubt(&mut self, failure: &Failure) {
+        self.unsure = true;
+        self.told.send_modify(|state| state.last_durable_at = None);
+        metrics::counter!("warifu_store_failed_batches_total", "cause" => failure.name()).increment(1);
+        if failure.is_final() {
+            tracing::error!(cause = %failure, "the audit log cannot be written any more");
+            self.over = Some(failure.clone());
+        }
+    }
+
+    async fn attempt(&mut self, jobs: &[Job], patience: Patience) -> Result<Answers, Failed> {
+        let started = Instant::now();
+        let mut committing = None;
+        let backend = self.store.backend();
+        let done = within(backend, BATCH_TIMEOUT, self.transact(jobs, patience, &mut committing)).await;
+        let done = match (done, committing) {
+            (Ok(()), Some(done)) => done,
+            (Ok(()), None) => return Err(Failed { failure: Failure::Corrupt("a batch"), lost: None }),
+            // A database that names its reason for refusing a commit has not carried it out.
+            (Err(failure @ (Failure::Race(_) | Failure::Refusal(_))), _) => return Err(Failed { failure, lost: None }),
+            (Err(failure), lost) => return Err(Failed { failure, lost }),
+        };
+        self.tree = done.tree;
+        self.told.send_replace(state_of(&self.tree, Some(Instant::now())));
+        metrics::histogram!("warifu_store_batch_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("warifu_store_batch_jobs").record(f64::from(u32::try_from(jobs.len()).unwrap_or(u32::MAX)));
+        Ok(done.answers)
+    }
+
+    /// One transaction. `committing` is set before the commit is sent: from then on nobody but the database knows.
+    async fn transact(
+        &mut self,
+        jobs: &[Job],
+        patience: Patience,
+        committing: &mut Option<Committing>,
+    ) -> Result<(), Failure> {
+        let txn = self.store.begin().await?;
+        if self.unsure {
+            self.look(&txn).await?;
+        }
+        if let (Patience::Alone, DbBackend::Postgres) = (patience, self.store.backend()) {
+            txn.execute_unprepared("SET LOCAL lock_timeout = '50ms'").await?;
+        }
+        let view = read(&txn, &Wanted::by(jobs)).await?;
+        let Decision { effects, answers } = decide(view, jobs, now_ms());
+        let tree = self.write(&txn, &effects).await?;
+        *committing = Some(Committing { tree, answers });
+        Ok(txn.commit().await?)
+    }
+
+    /// Asks the database which tree it has, and locks it: a commit still under way is waited for.
+    async fn look(&mut self, txn: &DatabaseTransaction) -> Result<(), Failure> {
+        if self.store.backend() == DbBackend::Postgres {
+            txn.execute_unprepared("SET LOCAL lock_timeout = '5s'").await?;
+        }
+        let (tree, owner) = audit::tree_locked(txn, &self.log).await.map_err(|failure| match failure {
+            Failure::Corrupt(_) => Failure::LogChanged("its frontier is impossible"),
+            // Without its log the server can do nothing at all.
+            Failure::Locked(cause) => Failure::Outage(cause),
+            other => other,
+        })?;
+        if self.store.backend() == DbBackend::Postgres {
+            txn.execute_unprepared("SET LOCAL lock_timeout TO DEFAULT").await?;
+        }
+        if owner.is_nil() {
+            return Err(Failure::LogChanged("its frontier was removed"));
+        }
+        if owner != self.owner {
+            return Err(Failure::LogTaken);
+        }
+        if self.attempted.as_ref() != Some(&tree) && self.tree != tree {
+            return Err(Failure::LogChanged("its frontier is not the one this server left"));
+        }
+        self.tree = tree;
+        self.attempted = None;
+        self.unsure = false;
+        Ok(())
+    }
+
+    /// Finds out whether a commit whose answer was lost made `tree`.
+    async fn fate(&mut self, tree: &Tree) -> Result<Fate, Failure> {
+        self.attempted = Some(tree.clone());
+        let until = Instant::now() + FATE_TIMEOUT;
+        loop {
+            let asked = within(self.store.backend(), FATE_TIMEOUT, async {
+                let txn = self.store.begin().await?;
+                self.look(&txn).await?;
+                // It only read.
+                let _ = txn.rollback().await;
+                Ok(())
+            });
+            match asked.await {
+                Ok(()) => return Ok(if self.tree == *tree { Fate::Committed } else { Fate::Undone }),
+                Err(failure) if failure.is_final() || Instant::now() >= until => {
+                    self.doubt(&failure);
+                    return Err(failure);
+                }
+                Err(_) => tokio::time::sleep(FATE_PAUSE).await,
+            }
+        }
+    }
+
+    async fn write(&self, txn: &DatabaseTransaction, effects: &Effects) -> Result<Tree, Failure> {
+        let Appended { tree, writes: [frontier, records] } =
+            audit::append(&self.log, self.owner, &self.tree, &effects.records)?;
+        let writes = vec![
+            frontier,
+            device::update(&effects.devices),
+            token::insert(effects.tokens.iter()),
+            request::insert(effects.requests.iter()),
+            payment::insert(effects.new_payments.values(), &self.log),
+            payment::update(&effects.moved_payments),
+            records,
+        ];
+        bulk::write(txn, writes).await?;
+        Ok(tree)
+    }
+}
+
+/// What became of a commit.
+enum Fate {
+    Committed,
+    Undone,
+}
+
+/// Devices and payments that somebody else keeps locked: no use waiting for them again and again.
+#[derive(Default)]
+struct Stuck<'a> {
+    devices: BTreeSet<&'a DeviceId>,
+    payments: BTreeSet<PaymentId>,
+    error: Option<StoreError>,
+}
+
+impl<'a> Stuck<'a> {
+    fn note(&mut self, job: &'a Job, error: StoreError) {
+        let wanted = Wanted::by(std::slice::from_ref(job));
+        self.devices.extend(wanted.devices);
+        self.payments.extend(wanted.payments);
+        self.error = Some(error);
+    }
+
+    fn holds(&self, job: &Job) -> Option<StoreError> {
+        let wanted = Wanted::by(std::slice::from_ref(job));
+        let free = wanted.devices.is_disjoint(&self.devices) && wanted.payments.is_disjoint(&self.payments);
+        if free { None } else { self.error.clone() }
+    }
+}
+
+/// Reads everything a batch names, and locks what it may change.
+async fn read(txn: &DatabaseTransaction, wanted: &Wanted<'_>) -> Result<View, Failure> {
+    let mut view = View::default();
+    view.devices.extend(device::read_locked(txn, wanted.devices.iter().copied()).await?);
+    let payments = payment::read_locked(txn, wanted.payments.iter().copied()).await?;
+    view.payments.extend(payments.into_iter().map(|payment| (payment.id, payment)));
+    view.requests.extend(request::read(txn, wanted.requests.iter()).await?);
+    let told: Vec<_> = view.requests.values().filter_map(|RequestView { payment, .. }| *payment).collect();
+    let told = told.into_iter().filter(|id| !wanted.payments.contains(id));
+    let payments = payment::read(txn, told).await?;
+    view.payments.extend(payments.into_iter().map(|payment| (payment.id, payment)));
+    for found in token::read(txn, wanted).await? {
+        view.holders.insert((found.merchant.clone(), found.card.token), found.fingerprint);
+        view.cards.insert((found.merchant, found.fingerprint), found.card);
+    }
+    Ok(view)
+}
+
+/// Waits so long for PostgreSQL; SQLite's own limits hold, and nothing but a broken disk is slower.
+async fn within(
+    backend: DbBackend,
+    limit: Duration,
+    work: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    if backend == DbBackend::Sqlite {
+        return work.await;
+    }
+    let late = Failure::Outage(Cause::new("the database did not answer in time"));
+    tokio::time::timeout(limit, work).await.unwrap_or(Err(late))
+}
+
+fn state_of(tree: &Tree, last_durable_at: Option<Instant>) -> TreeState {
+    TreeState { size: tree.size(), root: tree.root(), last_durable_at }
+}
+
+/// Up to 2, 4, 8... milliseconds, so that those in each other's way part.
+fn jitter(tries: u32) -> Duration {
+    let [random, ..] = *Uuid::new_v4().as_bytes();
+    let most_us = 1000_u64 << tries.min(6);
+    Duration::from_micros(most_us * u64::from(random) / 256)
+}
+
+fn now_ms() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
