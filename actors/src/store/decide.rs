@@ -75,7 +75,7 @@ pub(super) struct Effects {
     pub(super) devices: Vec<Changed<DeviceId, DeviceView>>,
     pub(super) tokens: BTreeMap<(MerchantId, Token), NewToken>,
     pub(super) requests: BTreeMap<RequestKey, NewRequest>,
-    pub(super) new_payments: BTreeMap<PaymentId, NewPaymentRow>,
+    pub(super) new_payments: BTreeMap<PaymentId, StoredPayment>,
     pub(super) moved_payments: Vec<MovedPayment>,
     /// One line each, in the order of the jobs.
     pub(super) records: Vec<String>,
@@ -100,12 +100,6 @@ pub(super) struct NewToken {
 pub(super) struct NewRequest {
     pub(super) view: RequestView,
     pub(super) at_ms: i64,
-}
-
-#[derive(Debug)]
-pub(super) struct NewPaymentRow {
-    pub(super) payment: StoredPayment,
-    pub(super) updated_at_ms: i64,
 }
 
 #[derive(Debug)]
@@ -224,14 +218,14 @@ impl Ledger {
             state: State::Sent,
             card: card.clone(),
             created_at_ms: at_ms,
+            updated_at_ms: at_ms,
         });
         let view = RequestView { digest: take.digest, card: card.clone(), payment: payment.as_ref().map(|new| new.id) };
         self.view.requests.insert(key.clone(), view.clone());
         self.effects.requests.insert(key, NewRequest { view, at_ms });
         if let Some(payment) = &payment {
             self.view.payments.insert(payment.id, payment.clone());
-            let row = NewPaymentRow { payment: payment.clone(), updated_at_ms: at_ms };
-            self.effects.new_payments.insert(payment.id, row);
+            self.effects.new_payments.insert(payment.id, payment.clone());
         }
         Ok(Outcome::Taken(Taken { card, payment }))
     }
@@ -271,11 +265,9 @@ impl Ledger {
             return Err(Rejection::WrongState);
         }
         payment.state = to;
+        payment.updated_at_ms = at_ms;
         match self.effects.new_payments.get_mut(&id) {
-            Some(row) => {
-                row.payment.state = to;
-                row.updated_at_ms = at_ms;
-            }
+            Some(new) => new.clone_from(payment),
             None => self.payments_before.entry(id).or_insert((from, at_ms)).1 = at_ms,
         }
         Ok(Outcome::Moved)
@@ -350,7 +342,7 @@ fn own_record(intent: &Intent, answer: &Result<Outcome, Rejection>, at_ms: u64) 
         (Ok(Outcome::Taken(Taken { payment: Some(_), .. })), _) => Some(about(Kind::PaymentSent)),
         (Ok(Outcome::Taken(Taken { payment: None, .. })), _) => Some(about(Kind::TokenIssued)),
         (Ok(Outcome::Moved), Intent::Move { to: State::Sent, .. }) => {
-            Some(about(Kind::PaymentSent).because("sent again: the acquirer never had it"))
+            Some(about(Kind::PaymentSent).because("taken up to be sent again"))
         }
         (Ok(Outcome::Moved), Intent::Move { to, .. }) => Some(about(Kind::PaymentMoved).because(to.name())),
         (Ok(Outcome::Faulted { suspended: true }), _) => {

@@ -152,6 +152,8 @@ pub struct StoredPayment {
     pub card: StoredCard,
     /// When it was taken, in milliseconds since 1970 UTC.
     pub created_at_ms: i64,
+    /// When its state last changed, in milliseconds since 1970 UTC by the clock of the server that changed it.
+    pub updated_at_ms: i64,
 }
 
 /// What a request came to.

@@ -9,10 +9,13 @@ use warifu_hsm::DecryptionMode;
 
 use super::audit::LogId;
 use super::bulk::{self, Kind, Rows, Write};
-use super::decide::{MovedPayment, NewPaymentRow, stored_card};
+use super::decide::{MovedPayment, stored_card};
 use super::error::{Failure, StoreError};
 use super::job::{Origin, PaymentId, StoredPayment};
 use super::{Store, token, words};
+
+/// Most payments of one order that are told at once: an order paid more often is a fault of its maker.
+pub const MOST_OF_AN_ORDER: u64 = 100;
 
 pub(super) mod row {
     #![allow(unreachable_pub, missing_docs, reason = "sea-orm derives public items")]
@@ -54,7 +57,7 @@ impl Store {
         Ok(row.map(StoredPayment::of).transpose()?)
     }
 
-    /// The payments of an order, oldest first.
+    /// The newest [`MOST_OF_AN_ORDER`] payments of an order, oldest first.
     pub async fn payments_by_order(
         &self,
         merchant: &MerchantId,
@@ -63,8 +66,10 @@ impl Store {
         let select = row::Entity::find()
             .filter(row::Column::MerchantId.eq(merchant.as_str()))
             .filter(row::Column::OrderNumber.eq(order.as_str()))
-            .order_by_asc(row::Column::Id);
-        let rows = self.all(select).await?;
+            .order_by_desc(row::Column::Id)
+            .limit(MOST_OF_AN_ORDER);
+        let mut rows = self.all(select).await?;
+        rows.reverse();
         stored(rows)
     }
 
@@ -94,14 +99,16 @@ impl Store {
     }
 
     /// What any server left open and nobody touched since `at_ms`, in milliseconds since 1970 UTC: at most `limit`
-    /// payments that are sent or unknown, oldest first.
+    /// payments that are sent or unknown, longest untouched first.
     ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn open_payments_before(&self, at_ms: i64, limit: u64) -> Result<Vec<StoredPayment>, StoreError> {
+        // By time, not by id: along the ids a database would walk through every payment ever settled.
         let select = row::Entity::find()
-            .filter(row::Column::UpdatedAtMs.lt(at_ms))
             .filter(Expr::cust("state IN ('sent', 'unknown')"))
+            .filter(row::Column::UpdatedAtMs.lt(at_ms))
+            .order_by_asc(row::Column::UpdatedAtMs)
             .order_by_asc(row::Column::Id)
             .limit(limit);
         let rows = self.all(select).await?;
@@ -144,7 +151,7 @@ async fn find(
     rows.iter().map(|row| StoredPayment::of(row::Model::from_query_result(row, "")?)).collect()
 }
 
-pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a NewPaymentRow>, instance: &LogId) -> Write {
+pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a StoredPayment>, instance: &LogId) -> Write {
     let mut rows = Rows::new(&[
         ("id", Kind::Uuid),
         ("merchant_id", Kind::Text),
@@ -166,7 +173,7 @@ pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a NewPaymentRow>, inst
         ("created_at_ms", Kind::Int),
         ("updated_at_ms", Kind::Int),
     ]);
-    for NewPaymentRow { payment, updated_at_ms } in payments {
+    for payment in payments {
         let card = &payment.card;
         let (approval, response) = codes(&payment.state);
         rows.push([
@@ -188,7 +195,7 @@ pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a NewPaymentRow>, inst
             response.into(),
             instance.as_str().into(),
             payment.created_at_ms.into(),
-            (*updated_at_ms).into(),
+            payment.updated_at_ms.into(),
         ]);
     }
     Write::new(
@@ -275,6 +282,7 @@ impl StoredPayment {
             state: state.ok_or(Failure::Corrupt("payment.state"))?,
             card: stored_card(token::card(&row.token, &row.masked_pan, &row.brand)?, &origin),
             created_at_ms: row.created_at_ms,
+            updated_at_ms: row.updated_at_ms,
         })
     }
 }

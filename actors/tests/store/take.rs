@@ -142,6 +142,56 @@ async fn a_payment_moves_as_payments_may_and_no_other_way() {
 }
 
 #[tokio::test]
+async fn open_payments_nobody_touches_are_found_whoever_took_them() {
+    everywhere(|stage| async move {
+        let (other, second) = stage.second("two").await;
+        let mut ids = Vec::new();
+        // The later a payment was taken, the longer nobody has touched it; those of "two" and of "one" by turns.
+        for number in 1..=6_u8 {
+            let (new, id) = paying(take(&format!("r{number}"), number % 2, number.into(), 1, 1), "order");
+            let mut job = job(new);
+            job.records[0].at_ms = 1000 - u64::from(number) * 10;
+            taken(done(if number % 2 == 0 { &stage.writer } else { &second }, job).await);
+            ids.push(id);
+        }
+        let mut settled = moved(ids[5], State::Sent, State::Declined(ResponseCode::parse("51").unwrap()));
+        settled.records[0].at_ms = 900;
+        assert_eq!(done(&stage.writer, settled).await, Ok(Outcome::Moved));
+        let mut touched = moved(ids[4], State::Sent, State::Unknown);
+        touched.records[0].at_ms = 975;
+        assert_eq!(done(&second, touched).await, Ok(Outcome::Moved));
+        let found = stage.store.open_payments_before(980, 10).await.unwrap();
+        let told: Vec<_> = found.iter().map(|payment| (payment.id, payment.state, payment.updated_at_ms)).collect();
+        let wanted = [(ids[3], State::Sent, 960), (ids[2], State::Sent, 970), (ids[4], State::Unknown, 975)];
+        assert_eq!(told, wanted);
+        let first = stage.store.open_payments_before(980, 1).await.unwrap();
+        assert_eq!(first.iter().map(|payment| payment.id).collect::<Vec<_>>(), [ids[3]]);
+        assert_eq!(stage.store.open_payments_before(960, 10).await.unwrap(), []);
+        let mine = stage.store.open_payments(&log("two")).await.unwrap();
+        assert_eq!(mine.iter().map(|payment| payment.updated_at_ms).collect::<Vec<_>>(), [990, 970, 975]);
+        assert_eq!(mine[2].created_at_ms, 950);
+        other.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_order_paid_far_too_often_tells_its_newest_payments() {
+    everywhere(|stage| async move {
+        let jobs = (0..130_u32).map(|number| {
+            let (new, id) = paying(take(&format!("r{number}"), 0, 1 + number, 1, 1), "order");
+            (stage.writer.submit(job(new)), id)
+        });
+        let (answers, ids): (Vec<_>, Vec<_>) = jobs.unzip();
+        futures_util::future::join_all(answers).await.into_iter().for_each(|answer| drop(taken(answer.unwrap())));
+        let order = OrderNumber::parse("order").unwrap();
+        let found = stage.store.payments_by_order(&shop(), &order).await.unwrap();
+        assert_eq!(found.iter().map(|payment| payment.id).collect::<Vec<_>>(), ids[30..]);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn payments_are_listed_by_order_and_by_page() {
     everywhere(|stage| async move {
         let mut ids = Vec::new();

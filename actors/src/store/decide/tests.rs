@@ -79,12 +79,13 @@ impl Database {
             assert!(self.requests.insert(key, new.view).is_none(), "a request was taken twice");
         }
         for (id, new) in effects.new_payments {
-            assert!(self.payments.insert(id, new.payment).is_none(), "a payment was made twice");
+            assert!(self.payments.insert(id, new).is_none(), "a payment was made twice");
         }
         for moved in effects.moved_payments {
             let payment = self.payments.get_mut(&moved.id).expect("a payment that is there");
             assert_eq!(payment.state, moved.from);
             payment.state = moved.to;
+            payment.updated_at_ms = moved.at_ms;
         }
         self.records.extend(effects.records);
     }
