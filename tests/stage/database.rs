@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::{ConnectionTrait as _, Database, Statement};
 
 /// Set by `scripts/with-postgres`.
 const VARIABLE: &str = "WARIFU_TEST_POSTGRES";
@@ -23,4 +23,14 @@ pub async fn execute(url: &str, statement: &str) {
     let connection = Database::connect(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
     connection.execute_unprepared(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
     connection.close().await.expect("the connection closes");
+}
+
+/// Asks for one text.
+pub async fn ask(url: &str, question: &str) -> String {
+    let connection = Database::connect(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));
+    let statement = Statement::from_string(connection.get_database_backend(), question);
+    let row = connection.query_one_raw(statement).await.unwrap_or_else(|error| panic!("{question}: {error}"));
+    let answer = row.expect("a row").try_get_by_index(0).expect("a text");
+    connection.close().await.expect("the connection closes");
+    answer
 }

@@ -16,11 +16,13 @@ pub struct NewDevice<'a> {
     pub format: &'a str,
     pub window: &'a str,
     pub card_check: &'a str,
+    /// Empty: the test key of its scheme.
+    pub bdk: &'a str,
 }
 
 /// An active AES device of the server's own merchant: native frames, no window.
 pub fn keypad<'a>(id: &'a str, ksn: &'a str) -> NewDevice<'a> {
-    NewDevice { id, merchant: "", scheme: "aes", ksn, format: "native", window: "0", card_check: "luhn" }
+    NewDevice { id, merchant: "", scheme: "aes", ksn, format: "native", window: "0", card_check: "luhn", bdk: "" }
 }
 
 /// The same with TDES.
@@ -44,8 +46,8 @@ impl Server {
     /// Registers a device.
     pub fn register_device(&self, device: &NewDevice<'_>) {
         let own = self.merchant();
-        let merchant = if device.merchant.is_empty() { &own } else { device.merchant };
-        let bdk = self.bdk(device.scheme);
+        let merchant = if device.merchant.is_empty() { own.as_str() } else { device.merchant };
+        let bdk = if device.bdk.is_empty() { self.bdk(device.scheme) } else { device.bdk };
         self.operated(&[
             "device",
             "add",
@@ -57,7 +59,7 @@ impl Server {
             "--ksn",
             device.ksn,
             "--bdk",
-            &bdk,
+            bdk,
             "--format",
             device.format,
             "--window",
@@ -85,7 +87,7 @@ impl Server {
     /// Exports the audit log of the server and gives its file.
     pub fn export_audit(&self, name: &str) -> PathBuf {
         let file = self.dir().join(name);
-        self.operated(&["audit", "export", "--out", file.to_str().expect("a path that is text")]);
+        self.operated(&["audit", "export", "--force", "--out", file.to_str().expect("a path that is text")]);
         file
     }
 
@@ -93,19 +95,26 @@ impl Server {
     pub fn audit_records(&self) -> Vec<Value> {
         let file = self.export_audit("audit-look.log");
         let text = std::fs::read_to_string(&file).expect("the export");
-        records(&text)
+        entries(&text).into_iter().map(|entry| entry.record).collect()
     }
 }
 
-/// The records in an export.
-pub fn records(export: &str) -> Vec<Value> {
-    export
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|line| match line.get("record") {
-            Some(Value::String(text)) => serde_json::from_str(text).ok(),
-            Some(record @ Value::Object(_)) => Some(record.clone()),
-            _ => line.get("kind").is_some().then_some(line),
+/// A record in an export.
+pub struct Entry {
+    /// Its log.
+    pub log: String,
+    /// The record.
+    pub record: Value,
+}
+
+/// The records in an export, log by log, in order.
+pub fn entries(export: &str) -> Vec<Entry> {
+    let lines = export.lines().map(|line| serde_json::from_str::<Value>(line).expect("an export is JSON lines"));
+    let entries = lines.filter_map(|line| line.get("record").cloned());
+    entries
+        .map(|entry| Entry {
+            log: entry["log"].as_str().expect("a log").to_owned(),
+            record: serde_json::from_str(entry["record"].as_str().expect("a record")).expect("a record is JSON"),
         })
         .collect()
 }

@@ -17,6 +17,7 @@ pub mod raw;
 pub mod scan;
 pub mod sealer;
 pub mod shop;
+pub mod spy;
 pub mod till;
 
 use std::io::{BufRead, BufReader, Read, Write};

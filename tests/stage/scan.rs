@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use aho_corasick::AhoCorasick;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 
@@ -44,9 +45,27 @@ impl Needle {
         }
         needles
     }
+}
 
-    fn is_in(&self, haystack: &[u8]) -> bool {
-        memchr::memmem::find(haystack, &self.bytes).is_some()
+/// All needles at once: what is searched is large.
+struct Search<'a> {
+    automaton: AhoCorasick,
+    needles: &'a [Needle],
+}
+
+impl<'a> Search<'a> {
+    fn of(needles: &'a [Needle]) -> Self {
+        let automaton = AhoCorasick::new(needles.iter().map(|needle| &needle.bytes)).expect("some hundred needles");
+        Self { automaton, needles }
+    }
+
+    /// The names of the needles that are in it, each once.
+    fn names(&self, haystack: &[u8]) -> Vec<&'a str> {
+        let hits = self.automaton.find_overlapping_iter(haystack);
+        let mut found: Vec<usize> = hits.map(|hit| hit.pattern().as_usize()).collect();
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|index| self.needles[index].name.as_str()).collect()
     }
 }
 
@@ -55,6 +74,7 @@ pub fn files(roots: &[&Path], needles: &[Needle]) -> Vec<String> {
     let mut hits = Vec::new();
     let mut folders: Vec<PathBuf> = roots.iter().map(|root| root.to_path_buf()).collect();
     let mut searched = 0;
+    let search = Search::of(needles);
     while let Some(path) = folders.pop() {
         let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
         if metadata.is_dir() {
@@ -62,9 +82,7 @@ pub fn files(roots: &[&Path], needles: &[Needle]) -> Vec<String> {
         } else if metadata.is_file() {
             let Ok(bytes) = fs::read(&path) else { continue };
             searched += 1;
-            for needle in needles.iter().filter(|needle| needle.is_in(&bytes)) {
-                hits.push(format!("{}: {}", path.display(), needle.name));
-            }
+            hits.extend(search.names(&bytes).into_iter().map(|name| format!("{}: {name}", path.display())));
         }
     }
     assert!(searched > 0, "no file was searched");
@@ -77,6 +95,7 @@ pub fn memory(process: u32, needles: &[Needle]) -> Vec<String> {
     let memory = fs::File::open(format!("/proc/{process}/mem")).expect("the right to trace it");
     let mut hits = Vec::new();
     let mut searched = 0;
+    let search = Search::of(needles);
     for line in maps.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(range), Some(rights)) = (words.next(), words.next()) else { continue };
@@ -86,25 +105,35 @@ pub fn memory(process: u32, needles: &[Needle]) -> Vec<String> {
         let (start, end) = range.split_once('-').expect("a range");
         let start = u64::from_str_radix(start, 16).expect("an address");
         let end = u64::from_str_radix(end, 16).expect("an address");
-        let mut bytes = vec![0; usize::try_from(end - start).expect("a part fits in memory")];
-        // Guard pages and device memory cannot be read.
-        let Ok(read) = memory.read_at(&mut bytes, start) else { continue };
-        bytes.truncate(read);
-        searched += read;
-        for needle in needles.iter().filter(|needle| needle.is_in(&bytes)) {
-            hits.push(format!("{line}: {}", needle.name));
-        }
+        let bytes = read_all(&memory, start, end);
+        searched += bytes.len();
+        hits.extend(search.names(&bytes).into_iter().map(|name| format!("{line}: {name}")));
     }
     assert!(searched > 1 << 20, "hardly any memory was searched");
     hits
 }
 
+/// A part of memory. Guard pages and device memory cannot be read, and are left out.
+fn read_all(memory: &fs::File, mut at: u64, end: u64) -> Vec<u8> {
+    const PAGE: u64 = 4096;
+    let mut bytes = Vec::new();
+    while at < end {
+        let known = bytes.len();
+        bytes.resize(known + usize::try_from(end - at).expect("a part fits in memory"), 0);
+        let read = memory.read_at(&mut bytes[known..], at).unwrap_or(0);
+        bytes.truncate(known + read);
+        at += if read == 0 { PAGE } else { u64::try_from(read).expect("a length") };
+    }
+    bytes
+}
+
 /// Proves that the search finds what is there.
 pub fn finds(needles: &[Needle]) -> bool {
+    let search = Search::of(needles);
     needles.iter().all(|needle| {
         let mut haystack = vec![b'x'; 1000];
         haystack.extend(&needle.bytes);
         haystack.extend([b'x'; 7]);
-        needle.is_in(&haystack)
+        search.names(&haystack).contains(&needle.name.as_str())
     })
 }
