@@ -18,13 +18,13 @@ use warifu_core::refusal::Refusal;
 
 use settler::Stray;
 
-pub use settler::Settler;
+pub use settler::{Left, Settler};
 
-use crate::acquirer::link::{AcquirerLink, AskAuthorization, Inquire, Reverse};
+use crate::acquirer::link::{AcquirerLink, AskAuthorization, Inquire};
 use crate::acquirer::{Decision, Inquiry};
 use crate::auditor::AuditLog;
 use crate::gate::{Agent, Answer, Gate};
-use crate::refused::{Refused, with_source};
+use crate::refused::{Recorded, Refused, with_source};
 use crate::store::job::{Intent, NewPayment, PaymentId, StoredPayment};
 use crate::store::{Outcome, Store, StoreError};
 use crate::supervisor::pause;
@@ -47,7 +47,7 @@ struct Desk {
     log: AuditLog,
     tokenizer: Gate<Tokenizer>,
     link: Gate<AcquirerLink>,
-    strays: mpsc::Sender<PaymentId>,
+    strays: mpsc::Sender<Left>,
     patience: Duration,
 }
 
@@ -79,7 +79,7 @@ impl Cashier {
         log: AuditLog,
         tokenizer: Gate<Tokenizer>,
         link: Gate<AcquirerLink>,
-        strays: mpsc::Sender<PaymentId>,
+        strays: mpsc::Sender<Left>,
         patience: Duration,
     ) -> Self {
         Self { desk: Desk { store, log, tokenizer, link, strays, patience } }
@@ -115,14 +115,25 @@ impl Desk {
         let Authorize { collected, order, amount, channel } = asked;
         let id = PaymentId(uuid::Uuid::now_v7());
         let payment = Some(NewPayment { id, order, amount, channel });
-        let Issued { taken, standing, card } = self.tokenizer.ask(IssueToken { collected, payment }).await?;
+        // Until the answer is there nobody knows whether the payment is written down.
+        let stray = Stray::new(Left::Unheard(id), self.strays.clone());
+        let Issued { taken, standing, card } = match self.tokenizer.ask(IssueToken { collected, payment }).await {
+            Ok(issued) => issued,
+            Err(refused) => {
+                if !may_have_happened(&refused) {
+                    stray.settle();
+                }
+                return Err(refused);
+            }
+        };
         let payment = taken.payment.ok_or_else(|| Refused::because(Refusal::Internal, "a payment was not stored"))?;
         match standing {
             Standing::First => {
                 count(payment.state);
-                self.charge(payment, card).await
+                self.charge(payment, card, stray.being_sent()).await
             }
             Standing::Repeated => {
+                stray.settle();
                 drop(card);
                 self.settled(payment).await
             }
@@ -140,10 +151,9 @@ impl Desk {
         }
     }
 
-    /// Asks the acquirer. The payment is durably sent, and nobody else works on it.
-    async fn charge(&self, payment: StoredPayment, card: AccountData) -> Result<StoredPayment, Refused> {
-        // If this work dies here, the settler hears of it.
-        let stray = Stray::new(payment.id, self.strays.clone());
+    /// Asks the acquirer. The payment is durably sent, and nobody else works on it: if this work dies here, the
+    /// settler hears of it from `stray`.
+    async fn charge(&self, payment: StoredPayment, card: AccountData, stray: Stray) -> Result<StoredPayment, Refused> {
         let asking = AskAuthorization {
             payment: payment.id,
             merchant: payment.merchant.clone(),
@@ -175,7 +185,9 @@ impl Desk {
                 Ok(true) => return Ok(StoredPayment { state: to, ..payment }),
                 // Somebody else moved it: what is stored counts.
                 Ok(false) => return self.stored(payment.id).await,
-                Err(error @ (StoreError::Stopped | StoreError::LogTaken)) => return Err(error.into()),
+                Err(error @ (StoreError::Stopped | StoreError::LogTaken | StoreError::LogChanged(_))) => {
+                    return Err(error.into());
+                }
                 Err(error) => {
                     failures += 1;
                     tracing::error!(payment = %payment.id, error = with_source(&error), "a payment could not be moved");
@@ -202,32 +214,53 @@ impl Desk {
         Ok(payment)
     }
 
-    /// Sends a payment again whose first sending, as the acquirer itself says, never arrived.
+    /// Sends a payment again if its first sending, as the acquirer itself says, never arrived. The payment is claimed
+    /// before the acquirer hears anything, so that of many tries one speaks.
     async fn send_again(&self, payment: StoredPayment, collected: Collected) -> Result<StoredPayment, Refused> {
-        match self.link.ask(Inquire(payment.id)).await {
-            Ok(Inquiry::NeverSeen) => {}
-            Ok(Inquiry::Decided(_)) => {
-                // It was to have no effect and has one after all: take that back.
-                self.link
-                    .ask(Reverse(payment.id))
-                    .await
-                    .map_err(|error| Refused::because(Refusal::Internal, with_source(&error)))?;
-                return Ok(payment);
-            }
-            Ok(Inquiry::Reversed) | Err(_) => return Ok(payment),
-        }
-        let card = self.tokenizer.ask(OpenAgain(collected)).await?;
-        let intent = Intent::Move { payment: payment.id, from: State::Reversed, to: State::Sent };
-        match self.log.submit(intent, Vec::new(), Vec::new()).await? {
-            Ok(Outcome::Moved) => self.charge(StoredPayment { state: State::Sent, ..payment }, card).await,
+        let stray = Stray::new(Left::BeingSent(payment.id), self.strays.clone());
+        let claim = Intent::Move { payment: payment.id, from: State::Reversed, to: State::Sent };
+        match self.log.submit(claim, Vec::new(), Vec::new()).await? {
+            Ok(Outcome::Moved) => count(State::Sent),
             // Another try of the same request was faster.
             Ok(_) | Err(_) => {
-                drop(card);
+                stray.settle();
                 let payment = self.stored(payment.id).await?;
+                return self.settled(payment).await;
+            }
+        }
+        let payment = StoredPayment { state: State::Sent, ..payment };
+        let card = match self.link.ask(Inquire(payment.id)).await {
+            Ok(Inquiry::NeverSeen) => self.tokenizer.ask(OpenAgain(collected)).await.map(Some),
+            // It was taken back, or was to have no effect and has one after all: the settler takes it back.
+            Ok(Inquiry::Decided(_) | Inquiry::Reversed) => Ok(None),
+            Err(error) => {
+                tracing::warn!(payment = %payment.id, error = with_source(&error), "the acquirer gave no answer");
+                Ok(None)
+            }
+        };
+        match card {
+            Ok(Some(card)) => self.charge(payment, card, stray).await,
+            Ok(None) => {
+                let payment = self.move_durably(payment, State::Unknown).await?;
+                drop(stray);
                 self.settled(payment).await
+            }
+            Err(refused) => {
+                self.move_durably(payment, State::Unknown).await?;
+                Err(refused)
             }
         }
     }
+}
+
+/// Whether a payment may be written down although its request was refused.
+fn may_have_happened(refused: &Refused) -> bool {
+    // Everything else is said before the card is taken, or by the writer, who then knows.
+    let unclear = matches!(
+        refused.refusal,
+        Refusal::StoreUnavailable | Refusal::Internal | Refusal::TimedOut | Refusal::Draining
+    );
+    unclear && refused.recorded == Recorded::No
 }
 
 fn count(state: State) {

@@ -11,7 +11,9 @@ use warifu_core::payment::{Channel, State};
 use warifu_core::refusal::Refusal;
 use warifu_hsm::DecryptionMode;
 
-use super::support::{CARD, Mood, Stage, augusta, augusta_ksn, authorize, caller, certificate, eventually, play, yen};
+use super::support::{
+    CARD, Mood, Stage, augusta, augusta_ksn, authorize, caller, certificate, eventually, play, untimed, yen,
+};
 use crate::acquirer::simulator::{Answered, Simulator};
 use crate::clock::RuntimeClock;
 use crate::house::Vital;
@@ -110,7 +112,8 @@ fn sales_are_found_by_the_merchants_own_order_number() {
     play(|scene, _, keypad| async move {
         let payment = scene.authorize("r1", 1200, keypad.seal(1, CARD)).await.unwrap();
         let order = OrderNumber::parse("order r1").unwrap();
-        assert_eq!(scene.house.find_sale(&caller(1), order.clone()).await.unwrap(), [payment]);
+        let found = scene.house.find_sale(&caller(1), order.clone()).await.unwrap();
+        assert_eq!(found.into_iter().map(untimed).collect::<Vec<_>>(), [payment]);
         assert_eq!(scene.house.find_sale(&caller(2), order).await.unwrap(), []);
         let unknown = OrderNumber::parse("order 2").unwrap();
         assert_eq!(scene.house.find_sale(&caller(1), unknown).await.unwrap(), []);
