@@ -15,7 +15,7 @@ use warifu_actors::acquirer::Acquirer;
 use warifu_actors::acquirer::simulator::Simulator;
 use warifu_actors::clock::{Clock, SystemClock};
 use warifu_actors::house::Settings;
-use warifu_actors::store::{Store, StoreError};
+use warifu_actors::store::{Store, StoreError, WriterSettings};
 use warifu_hsm::HsmError;
 use warifu_hsm::pkcs11::Slot;
 
@@ -247,6 +247,7 @@ fn settings(config: &Config, posture: Posture) -> Settings {
         bdks: config.bdks.clone(),
         fault_limit: config.server.fault_limit,
         sign_every: config.audit.sign_every,
+        writer: WriterSettings { max_batch: config.store.max_batch, queue: config.store.queue },
     }
 }
 

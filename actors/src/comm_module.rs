@@ -143,6 +143,8 @@ impl Answer<Collect> for CommModule {
                     told
                 }
                 Place::Behind(mut answer) => {
+                    // Waiting is no work: the right to be here goes to others meanwhile.
+                    drop(asked);
                     let told = answer.wait_for(Option::is_some).await;
                     // Whoever was first panicked over it.
                     let told = told.ok().and_then(|told| told.clone());
@@ -185,14 +187,15 @@ impl Desk {
 
     async fn work(&self, mut asked: Collect, digest: [u8; 32]) -> Result<Taken, Refused> {
         let _admission = asked.admission.take();
-        if let Some((known, taken)) = self.store.request(&self.caller.merchant, &asked.request).await? {
-            if known != digest {
-                return Err(Refused::because(Refusal::RequestIdReused, "the request id was used with other content"));
-            }
+        if let Some(taken) = self.taken(&asked.request, digest).await? {
             return self.again(asked, digest, taken).await;
         }
         let collected = self.read(&asked.output, &asked.request, digest).await?;
-        reading::is_fresh(&collected)?;
+        if let Err(replayed) = reading::is_fresh(&collected) {
+            // The request was looked up before the device: meanwhile this very request may have used the counter.
+            let taken = self.taken(&asked.request, digest).await?.ok_or(replayed)?;
+            return self.again(asked, digest, taken).await;
+        }
         match asked.wish {
             Wish::Token => {
                 let Issued { taken, .. } = self.tokenizer.ask(IssueToken { collected, payment: None }).await?;
@@ -202,6 +205,15 @@ impl Desk {
                 let payment = self.cashier.ask(Authorize { collected, order, amount, channel }).await?;
                 Ok(Taken { card: payment.card.clone(), payment: Some(payment) })
             }
+        }
+    }
+
+    /// What a request came to, if it was taken before.
+    async fn taken(&self, request: &RequestId, digest: [u8; 32]) -> Result<Option<Taken>, Refused> {
+        match self.store.request(&self.caller.merchant, request).await? {
+            None => Ok(None),
+            Some((known, taken)) if known == digest => Ok(Some(taken)),
+            Some(_) => Err(Refused::because(Refusal::RequestIdReused, "the request id was used with other content")),
         }
     }
 

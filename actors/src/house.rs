@@ -37,9 +37,13 @@ use crate::key_deriver::KeyDeriver;
 use crate::key_manager::KeyManager;
 use crate::record::Kind;
 use crate::refused::{Refused, with_source};
+use crate::store::WriterSettings;
 use crate::store::job::{StoredCard, StoredPayment, Taken};
 use crate::supervisor::Supervisor;
 use crate::tokenizer::Tokenizer;
+
+/// How long the last record may take.
+pub const LAST_RECORD: Duration = Duration::from_secs(2);
 
 /// Who asks: a comm module, and through it a merchant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +81,8 @@ pub struct Settings {
     pub fault_limit: u32,
     /// How often the head of the audit log is signed.
     pub sign_every: Duration,
+    /// How much the writer of the data store takes on.
+    pub writer: WriterSettings,
 }
 
 /// Turn a card into a token.
@@ -190,7 +196,8 @@ impl House {
         }
     }
 
-    /// Writes down a refusal that was made before the house was asked, and gives it back.
+    /// Writes down a refusal that was made before the house was asked, and gives it back; where the house is full or
+    /// closed, that is what it says instead.
     pub async fn note_refusal(&self, caller: &Caller, request: Option<&RequestId>, refusal: Refusal) -> Refusal {
         self.note_refusal_because(caller, request, refusal, refusal.message()).await
     }
@@ -203,8 +210,15 @@ impl House {
         refusal: Refusal,
         cause: &'static str,
     ) -> Refusal {
+        // Writing it down is work, too: a flood of bad requests is let in as slowly as one of good ones.
+        let (admission, refused) = match self.enter() {
+            Ok(admission) => (Some(admission), Refused::because(refusal, cause)),
+            Err(refused) => (None, refused),
+        };
+        let refusal = self.0.log.refuse(caller, request, refused).await;
+        drop(admission);
         count_refusal(refusal);
-        self.0.log.refuse(caller, request, Refused::because(refusal, cause)).await
+        refusal
     }
 
     /// Turns a card into a token.
@@ -345,13 +359,19 @@ impl House {
     }
 
     /// Writes the last record: the server stops, and these calls were made to close the HSM. After [`House::drain`].
+    /// A store that does not answer holds up the end for [`LAST_RECORD`] at most.
     pub async fn stopped(&self, last_calls: &CallTally) {
-        self.0.log.fall_silent().await;
-        let mut calls = self.0.factory.take_calls();
-        calls.add(last_calls);
-        let record = self.0.log.record(Kind::ServerStopped).with_calls(&calls);
-        if let Err(error) = self.0.log.write(Vec::new(), vec![record]).await {
-            tracing::error!(error = with_source(&error), "the last record could not be written");
+        let written = tokio::time::timeout(LAST_RECORD, async {
+            self.0.log.fall_silent().await;
+            let mut calls = self.0.factory.take_calls();
+            calls.add(last_calls);
+            let record = self.0.log.record(Kind::ServerStopped).with_calls(&calls);
+            self.0.log.write(Vec::new(), vec![record]).await
+        });
+        match written.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(error = with_source(&error), "the last record could not be written"),
+            Err(_) => tracing::error!("the last record could not be written in time"),
         }
         self.0.supervisor.retire();
     }

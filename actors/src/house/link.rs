@@ -1,19 +1,24 @@
 //! A module's link: as long as it is held, the module counts as connected and hears the news.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use warifu_core::refusal::Refusal;
 
 use super::{Caller, House, News};
 use crate::auditor::AuditLog;
 use crate::directory::{Directory, Displaced, Register, Unregister};
-use crate::gate::Gate;
+use crate::gate::{Gate, GateError};
 use crate::record::{Kind, Record};
 use crate::refused::Refused;
+use crate::supervisor::pause;
 
 /// News that may wait for a module; one that does not listen loses its link.
 const NEWS: usize = 16;
+/// How long a registration must have lasted for the one before to be forgotten.
+const LASTING: Duration = Duration::from_secs(1);
 /// Longest name of a module's software that is kept.
 const SOFTWARE: usize = 64;
 
@@ -51,8 +56,8 @@ impl House {
             log: self.0.log.clone(),
             news: sender,
         };
-        let displaced = keeper.register().await;
-        self.0.supervisor.runtime().spawn(keeper.keep(displaced));
+        let registered = keeper.register().await;
+        self.0.supervisor.runtime().spawn(keeper.keep(registered));
         Ok(Link { news })
     }
 }
@@ -67,30 +72,44 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn register(&self) -> oneshot::Receiver<Displaced> {
+    async fn register(&self) -> Result<oneshot::Receiver<Displaced>, GateError> {
         let (displaced, told) = oneshot::channel();
         let (link, caller, news) = (self.link, self.caller.clone(), self.news.clone());
-        if let Err(error) = self.directory.ask(Register { link, caller, news, displaced }).await {
+        let registered = self.directory.ask(Register { link, caller, news, displaced }).await;
+        registered.map(|()| told).inspect_err(|error| {
             tracing::warn!(module = %self.caller.module, %error, "a link could not be registered");
-        }
-        told
+        })
     }
 
-    async fn keep(self, mut displaced: oneshot::Receiver<Displaced>) {
+    async fn keep(self, mut registered: Result<oneshot::Receiver<Displaced>, GateError>) {
+        let mut failures = 0;
         let cause = loop {
+            match registered {
+                Ok(displaced) => {
+                    let since = Instant::now();
+                    tokio::select! {
+                        () = self.news.closed() => break "the module closed it",
+                        told = displaced => match told {
+                            Ok(Displaced::ByNewer) => break "a newer link of the module took its place",
+                            Ok(Displaced::ByBlock) => break "the module was blocked",
+                            // The directory let go of it: it was rebuilt, or the module did not listen.
+                            Err(_) if self.news.capacity() == 0 => break "the module did not listen",
+                            Err(_) => {}
+                        },
+                    }
+                    if since.elapsed() >= LASTING {
+                        failures = 0;
+                    }
+                }
+                Err(GateError::Stopped(_)) => break "the server is stopping",
+                Err(_) => {}
+            }
             tokio::select! {
                 () = self.news.closed() => break "the module closed it",
-                told = &mut displaced => match told {
-                    Ok(Displaced::ByNewer) => break "a newer link of the module took its place",
-                    Ok(Displaced::ByBlock) => break "the module was blocked",
-                    // The directory let go of it: it was rebuilt, or the module did not listen.
-                    Err(_) if self.news.capacity() == 0 => break "the module did not listen",
-                    Err(_) => {
-                        tokio::task::yield_now().await;
-                        displaced = self.register().await;
-                    }
-                },
+                () = tokio::time::sleep(pause(failures)) => {}
             }
+            failures += 1;
+            registered = self.register().await;
         };
         let leaving = Unregister { link: self.link, module: self.caller.module.clone() };
         if let Err(error) = self.directory.ask(leaving).await {

@@ -12,7 +12,7 @@ use super::{Gates, House, Inner, Settings};
 use crate::acquirer::Acquirer;
 use crate::acquirer::link::AcquirerLink;
 use crate::auditor::{AuditLog, Auditor, Sign};
-use crate::cashier::{Cashier, Settler};
+use crate::cashier::{Cashier, Left, Settler};
 use crate::clock::Clock;
 use crate::directory::{Directory, Staff, watch_registry};
 use crate::gate::{Gate, GateError, Limits};
@@ -20,7 +20,7 @@ use crate::key_deriver::{KeyDeriver, VisitError};
 use crate::key_manager::{KeyManager, NonP2pe};
 use crate::record::Kind;
 use crate::store::audit::LogIdError;
-use crate::store::{LogId, Store, StoreError, WriterSettings};
+use crate::store::{LogId, Store, StoreError};
 use crate::supervisor::{NoSystem, Supervisor};
 use crate::tokenizer::Tokenizer;
 
@@ -28,10 +28,14 @@ use crate::tokenizer::Tokenizer;
 const EACH_DERIVER: usize = 64;
 /// Messages beyond the requests in flight: signing, settling, links.
 const BESIDES: usize = 64;
+/// How many modules it takes to fill the house: each may have as many requests in flight as its share.
+const SHARE: usize = 4;
 /// Callers identified at a time, and waiting for it.
 const IDENTIFIED: usize = 256;
 /// How long the records of the start may take.
 const FIRST_RECORDS: Duration = Duration::from_secs(10);
+/// How long beyond all time limits a request may take to reach the acquirer.
+const MARGIN: Duration = Duration::from_secs(2);
 /// How often the registry is looked at for news.
 const REGISTRY: Duration = Duration::from_secs(2);
 /// How long whoever asks again about an open payment waits for it at most.
@@ -79,7 +83,7 @@ impl House {
         }
         let supervisor = Supervisor::here()?;
         let instance = LogId::parse(&settings.instance)?;
-        let writer = store.start_writer(instance, WriterSettings::default()).await?;
+        let writer = store.start_writer(instance, settings.writer).await?;
         let log = AuditLog::start(writer, Arc::clone(&clock), supervisor.clone());
         log.write(Vec::new(), vec![started(&log, &settings)]).await?;
         let derivers = open_sessions(&settings, &hsm, &log).await?;
@@ -94,7 +98,8 @@ impl House {
         let auditor = office.auditor(&keys);
         let tokenizer = office.tokenizer(&auditor, &keys);
         let (strays, left) = mpsc::channel(office.settings.admission.saturating_mul(4).max(1024));
-        let mut settler = Settler::new(office.store.clone(), office.log.clone(), link.clone(), left);
+        let horizon = office.settings.acquirer_timeout + office.settings.queue_wait + MARGIN;
+        let mut settler = Settler::new(office.store.clone(), office.log.clone(), link.clone(), left, horizon);
         let recovered = settler.recover().await?;
         if recovered > 0 {
             tracing::warn!(payments = recovered, "payments an earlier process left open are being settled");
@@ -191,7 +196,7 @@ impl Office {
         &self,
         tokenizer: &Gate<Tokenizer>,
         link: &Gate<AcquirerLink>,
-        strays: mpsc::Sender<crate::store::job::PaymentId>,
+        strays: mpsc::Sender<Left>,
     ) -> Gate<Cashier> {
         let (log, store, tokenizer, link) = (self.log.clone(), self.store.clone(), tokenizer.clone(), link.clone());
         let patience = PATIENCE.min(self.settings.request_timeout / 2);
@@ -203,7 +208,13 @@ impl Office {
     fn directory(&self, tokenizer: &Gate<Tokenizer>, cashier: &Gate<Cashier>) -> Gate<Directory> {
         let staff = Staff {
             supervisor: self.supervisor.clone(),
-            limits: Limits { waiting: 0, timeout: Some(self.settings.request_timeout), ..self.inside() },
+            // One module, whatever it sends, leaves room for the others.
+            limits: Limits {
+                inside: (self.settings.admission / SHARE).max(1),
+                waiting: 0,
+                timeout: Some(self.settings.request_timeout),
+                ..self.inside()
+            },
             store: self.store.clone(),
             log: self.log.clone(),
             tokenizer: tokenizer.clone(),

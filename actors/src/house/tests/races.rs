@@ -8,7 +8,7 @@ use warifu_core::merchant::ModuleId;
 use warifu_core::payment::State;
 use warifu_core::refusal::Refusal;
 
-use super::support::{CARD, Mood, Scene, Scripted, Stage, authorize, caller, eventually, play, play_on};
+use super::support::{CARD, Mood, Scene, Scripted, Stage, authorize, caller, eventually, play, play_on, untimed};
 use crate::house::{Caller, House};
 use crate::record::Kind;
 use crate::store::job::StoredPayment;
@@ -28,7 +28,7 @@ async fn race(
             let (house, frame, start, (caller, name)) = (house.clone(), frame.clone(), start.clone(), name(number));
             tokio::spawn(async move {
                 start.wait().await;
-                house.authorize(&caller, authorize(&name, 1200, frame)).await
+                house.authorize(&caller, authorize(&name, 1200, frame)).await.map(untimed)
             })
         })
         .collect();
@@ -85,7 +85,7 @@ fn whoever_asks_again_meanwhile_waits_for_the_first() {
         let frame = keypad.seal(1, CARD);
         let spawn = |caller: Caller| {
             let (house, asked) = (scene.house.clone(), authorize("r1", 1200, frame.clone()));
-            tokio::spawn(async move { house.authorize(&caller, asked).await })
+            tokio::spawn(async move { house.authorize(&caller, asked).await.map(untimed) })
         };
         let first = spawn(caller(1));
         eventually("the question", async || (acquirer.heard() == 1).then_some(())).await;
@@ -111,7 +111,7 @@ fn two_servers_over_one_store_have_one_effect_and_one_answer() {
         let frame = keypad.seal(1, CARD);
         let ask = |scene: &Scene, request: &str| {
             let (house, asked) = (scene.house.clone(), authorize(request, 1200, frame.clone()));
-            tokio::spawn(async move { house.authorize(&caller(1), asked).await })
+            tokio::spawn(async move { house.authorize(&caller(1), asked).await.map(untimed) })
         };
         let asked = [ask(&one, "r1"), ask(&two, "r1"), ask(&one, "r2"), ask(&two, "r3")];
         let mut answers = Vec::new();
@@ -126,5 +126,32 @@ fn two_servers_over_one_store_have_one_effect_and_one_answer() {
         );
         assert_eq!(acquirer.authorizations(), 1);
         assert_eq!(one.store.payments(&caller(1).merchant, None, 100).await.unwrap().len(), 1);
+    });
+}
+
+#[test]
+fn two_servers_asked_for_one_request_never_call_its_own_frame_used() {
+    let mut stage = Stage::new();
+    run(async {
+        let acquirer = Arc::new(Scripted::default());
+        let one = stage.start(acquirer.clone()).await.unwrap();
+        one.people().await;
+        let keypad = one.keypad(1, "keypad-1", "shop-1").await;
+        stage.settings.instance = "test-2".to_owned();
+        let two = stage.start(acquirer.clone()).await.unwrap();
+        for counter in 1..=20 {
+            let (frame, name) = (keypad.seal(counter, CARD), format!("r{counter}"));
+            let ask = |scene: &Scene, module: usize| {
+                let caller = Caller { module: ModuleId::parse(&format!("pos-{module}")).unwrap(), ..caller(1) };
+                let (house, asked) = (scene.house.clone(), authorize(&name, 1200, frame.clone()));
+                tokio::spawn(async move { house.authorize(&caller, asked).await.map(untimed) })
+            };
+            let asked: Vec<_> = (0..8).flat_map(|module| [ask(&one, module), ask(&two, module)]).collect();
+            for asked in asked {
+                let answer = asked.await.unwrap();
+                assert!(matches!(&answer, Ok(payment) if matches!(payment.state, State::Authorized(_))), "{answer:?}");
+            }
+        }
+        assert_eq!(acquirer.authorizations(), 20);
     });
 }

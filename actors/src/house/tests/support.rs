@@ -29,7 +29,7 @@ use crate::clock::RuntimeClock;
 use crate::house::{Authorize, Caller, House, Settings, StartError, Tokenize};
 use crate::record::{Kind, Record};
 use crate::store::job::{StoredCard, StoredPayment};
-use crate::store::{CardCheck, DeviceRecord, LogId, MerchantRecord, ModuleRecord, ModuleState, Store};
+use crate::store::{CardCheck, DeviceRecord, LogId, MerchantRecord, ModuleRecord, ModuleState, Store, WriterSettings};
 use crate::supervisor::run;
 
 /// 2026-11-18, in milliseconds.
@@ -62,6 +62,7 @@ impl Stage {
             bdks: bdks().into_iter().map(|(spec, _)| spec).collect(),
             fault_limit: 3,
             sign_every: Duration::from_secs(3600),
+            writer: WriterSettings::default(),
         };
         Self { folder: tempfile::tempdir().unwrap(), hsm: Arc::new(Watched::new()), settings }
     }
@@ -147,6 +148,11 @@ pub(super) fn authorize(name: &str, minor: i64, output: Bytes) -> Authorize {
         amount: yen(minor),
         channel: Channel::Telephone,
     }
+}
+
+/// A payment without the moment of its last move: what callers who race are told alike.
+pub(super) fn untimed(payment: StoredPayment) -> StoredPayment {
+    StoredPayment { updated_at_ms: payment.created_at_ms, ..payment }
 }
 
 /// Waits for something that happens by itself. Real time passes, so it is looked at again and again.
@@ -236,7 +242,7 @@ impl Scene {
     }
 
     pub(super) async fn authorize(&self, name: &str, minor: i64, output: Bytes) -> Result<StoredPayment, Refusal> {
-        self.house.authorize(&caller(1), authorize(name, minor, output)).await
+        self.house.authorize(&caller(1), authorize(name, minor, output)).await.map(untimed)
     }
 
     /// Everything in the house's audit log so far.
@@ -267,6 +273,6 @@ impl Scene {
     /// How the payment of a request stands in the store.
     pub(super) async fn stored(&self, name: &str) -> StoredPayment {
         let (_, taken) = self.store.request(&caller(1).merchant, &request(name)).await.unwrap().unwrap();
-        taken.payment.unwrap()
+        untimed(taken.payment.unwrap())
     }
 }
