@@ -13,7 +13,8 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, Targets};
+use tracing_subscriber::layer::Filter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
@@ -68,7 +69,7 @@ impl Telemetry {
         let spans = traces
             .as_ref()
             .map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("warifu")).with_filter(ours));
-        tracing_subscriber::registry().with(spans).with(lines.with_filter(filter)).try_init()?;
+        tracing_subscriber::registry().with(spans).with(lines.with_filter(tight_lipped(filter))).try_init()?;
 
         let metrics = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
@@ -100,6 +101,16 @@ impl Telemetry {
     }
 }
 
+/// Below `info` the data store's libraries write its address down, which may hold its password: they are kept quiet,
+/// whatever `RUST_LOG` asks for.
+fn tight_lipped<S: tracing::Subscriber>(asked: EnvFilter) -> impl Filter<S>
+where
+    EnvFilter: Filter<S>,
+{
+    let quiet = ["sqlx", "sea_orm", "sea_query"].map(|target| (target, LevelFilter::INFO));
+    asked.and(Targets::new().with_default(LevelFilter::TRACE).with_targets(quiet))
+}
+
 /// What the edges measure. Labels come from closed lists.
 fn describe() {
     describe_counter!(
@@ -120,4 +131,52 @@ fn tracer(endpoint: &str, instance: &str) -> Result<SdkTracerProvider, ExporterB
         .with_attribute(KeyValue::new("service.instance.id", instance.to_owned()))
         .build();
     Ok(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Page {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()).unwrap()
+        }
+    }
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_store_s_libraries_never_write_its_address() {
+        let page = Page::default();
+        let writer = page.clone();
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(move || writer.clone())
+            .with_filter(tight_lipped(EnvFilter::new("trace,sea_orm::database=trace")));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(lines), || {
+            let url = "postgres://pos:hunter2@db/warifu";
+            let span = tracing::trace_span!(target: "sea_orm::database", "connect", url);
+            let _inside = span.enter();
+            tracing::debug!(target: "sqlx::postgres", url, "connecting");
+            tracing::trace!(target: "warifu::app", "our own");
+            tracing::info!(target: "sqlx::query", "slow");
+        });
+        let text = page.text();
+        assert!(text.contains("our own") && text.contains("slow"), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
 }
