@@ -1,6 +1,8 @@
 //! The plain HTTP side: is the process alive, can it serve, what do its metrics say. No card data, no business, no
 //! authentication: it belongs on loopback or a private network.
 
+mod doorman;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +15,7 @@ use warifu_actors::House;
 
 use crate::app::Posture;
 use crate::readiness::Readiness;
+use doorman::Doorman;
 
 #[derive(Clone)]
 struct Edge {
@@ -28,7 +31,7 @@ pub(crate) async fn serve(listener: TcpListener, house: House, metrics: Promethe
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .with_state(Edge { house, metrics, posture });
-    if let Err(error) = axum::serve(listener, routes).await {
+    if let Err(error) = axum::serve(Doorman::new(listener), routes).await {
         tracing::error!(%error, "health and metrics are not served any more");
     }
 }
