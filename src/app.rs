@@ -3,7 +3,6 @@
 use std::fs;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,18 +14,20 @@ use warifu_actors::acquirer::Acquirer;
 use warifu_actors::acquirer::simulator::Simulator;
 use warifu_actors::clock::{Clock, SystemClock};
 use warifu_actors::house::Settings;
+use warifu_actors::store::module::ModuleState;
 use warifu_actors::store::{Store, StoreError, WriterSettings};
 use warifu_hsm::HsmError;
 use warifu_hsm::pkcs11::Slot;
 
-use crate::config::{AcquirerKind, Config, StoreSettings};
+use crate::config::{AcquirerKind, Config, Server, StoreSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{Door, close_slot, open_slot};
 use crate::http;
+use crate::identity::CertificateId;
 use crate::process::{self, Privacy};
 use crate::rpc::Services;
 use crate::telemetry::Telemetry;
-use crate::tls::{self, Limits};
+use crate::tls::{self, Limits, Standing};
 
 /// How long connections may take to end once the work is done.
 const CLOSING: Duration = Duration::from_millis(750);
@@ -68,13 +69,14 @@ pub struct App {
 impl App {
     /// Brings the parts up, each with its own exit code when it fails. Inside `warifu_actors::supervisor::run`.
     pub async fn start(config: Config, posture: Posture) -> Result<Self, Failure> {
-        let privacy = if config.server.dumpable { Privacy::Open } else { Privacy::Sealed };
-        process::harden(privacy).or_exit(Exit::Internal, "close this process's memory to others")?;
+        harden(&config.server)?;
         process::raise_file_limit();
         let telemetry =
             Telemetry::start(&config.telemetry, &config.server.instance).or_exit(Exit::Usage, "set up telemetry")?;
 
-        warn_of_open_files(&config);
+        if let Err(error) = process::lock_memory() {
+            tracing::warn!(%error, "memory is not locked: the system may write it to swap; give LimitMEMLOCK=infinity");
+        }
         let tls = tls::server_config(&config.tls).or_exit(Exit::Usage, "use the key files of mutual TLS")?;
         let grpc = listen(config.server.listen).await?;
         let http = listen(config.server.http_listen).await?;
@@ -129,18 +131,24 @@ impl App {
         let Self { config, posture, house, store, slot, door, services, tls, grpc, http, telemetry, .. } = self;
         let (stopping, stopped) = watch::channel(false);
         let server = config.server;
-        let limits = Limits { connections: server.max_connections, idle: server.idle_timeout };
+        let limits = Limits {
+            connections: server.max_connections,
+            of_one: server.module_connections,
+            idle: server.idle_timeout,
+        };
         let witness = house.clone();
         let refused = move |cause| {
             let house = witness.clone();
             tokio::spawn(async move { house.note_refused_caller(cause, None).await });
         };
+        let registry = store.clone();
+        let standing = move |certificate| whose(registry.clone(), certificate);
         let pages = [
             tokio::spawn(Services::report(services.reporter(), house.clone())),
             tokio::spawn(http::serve(http, house.clone(), telemetry.metrics(), posture)),
         ];
         let drain = server.drain;
-        let incoming = tls::incoming(grpc, tls, limits, refused);
+        let incoming = tls::incoming(grpc, tls, limits, refused, standing);
         let calls = tokio::spawn(async move {
             if let Err(error) = services.serve(&server, incoming, told(stopped)).await {
                 tracing::error!(%error, "gRPC is not served any more");
@@ -200,14 +208,18 @@ async fn told(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
-/// Secrets that other accounts of this machine may read are worth a warning each time.
-fn warn_of_open_files(config: &Config) {
-    let files = [("hsm.pin_file", &config.hsm.pin_file), ("tls.key", &config.tls.key)];
-    for (key, file) in files {
-        let open = fs::metadata(file).is_ok_and(|facts| facts.permissions().mode() & 0o077 != 0);
-        if open {
-            tracing::warn!(key, file = %file.display(), "other accounts may read this secret: chmod 600");
-        }
+/// Closes this process's memory to others, unless the configuration says otherwise. Before the HSM is opened.
+pub(crate) fn harden(server: &Server) -> Result<(), Failure> {
+    let privacy = if server.dumpable { Privacy::Open } else { Privacy::Sealed };
+    process::harden(privacy).or_exit(Exit::Internal, "close this process's memory to others")
+}
+
+/// Whom a certificate belongs to. A registry that does not answer lets the caller in: each call asks again.
+async fn whose(registry: Store, certificate: CertificateId) -> Standing {
+    match registry.module_by_certificate(&certificate.0).await {
+        Ok(Some(module)) if module.state == ModuleState::Active => Standing::Known,
+        Ok(_) => Standing::Stranger,
+        Err(_) => Standing::Known,
     }
 }
 

@@ -3,10 +3,10 @@
 //! The authority and what it issues have different common names, and every certificate says what it is for and whose
 //! key signed it (authority key identifier, extended key usage): OpenSSL-based clients insist on that.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
@@ -15,6 +15,8 @@ use rcgen::{
 };
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
+
+use crate::private;
 
 /// How long an authority lives.
 const AUTHORITY_LIFE: Duration = Duration::days(3650);
@@ -76,7 +78,10 @@ impl Authority {
 
     /// Reads an authority back from its two files.
     pub fn load(certificate: &Path, key: &Path) -> Result<Self, CaError> {
-        let identity = Identity { certificate: read(certificate)?, key: Zeroizing::new(read(key)?) };
+        let identity = Identity {
+            certificate: read(certificate)?,
+            key: private::read_text(key).map_err(|cause| CaError::File { file: key.to_owned(), cause })?,
+        };
         let issuer = Issuer::from_ca_cert_pem(&identity.certificate, KeyPair::from_pem(&identity.key)?)?;
         Ok(Self { identity, issuer })
     }
@@ -139,13 +144,13 @@ fn read(file: &Path) -> Result<String, CaError> {
 fn write(file: &Path, bytes: &[u8], mode: u32) -> Result<(), CaError> {
     let failed = |cause| CaError::File { file: file.to_owned(), cause };
     let mut out = OpenOptions::new().write(true).create_new(true).mode(mode).open(file).map_err(failed)?;
-    out.write_all(bytes).and_then(|()| out.sync_all()).map_err(failed)
+    // Whatever the process's mask says: a certificate is for everybody to read.
+    let set = out.set_permissions(Permissions::from_mode(mode));
+    set.and_then(|()| out.write_all(bytes)).and_then(|()| out.sync_all()).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
-
     use super::*;
 
     #[test]

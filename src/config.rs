@@ -20,6 +20,8 @@ use warifu_hsm::BdkSpec;
 use layers::Layers;
 use reader::Reader;
 
+use crate::private;
+
 pub use show::show;
 
 /// A configuration that cannot be used. Values are repeated only where they are no secret.
@@ -34,14 +36,17 @@ pub enum ConfigError {
         #[source]
         cause: io::Error,
     },
-    /// The file is no TOML.
-    #[error("{} is not valid TOML", file.display())]
+    /// The file is no TOML. The text around the fault is not repeated: it may hold a password.
+    #[error("{} is not valid TOML: line {line}, column {column}: {message}", file.display())]
     Syntax {
         /// Which.
         file: PathBuf,
-        /// Line, column and what is wrong.
-        #[source]
-        cause: Box<toml::de::Error>,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+        /// What is wrong.
+        message: String,
     },
     /// A key nobody knows.
     #[error("unknown key \"{path}\"{}", did_you_mean(hint.as_deref()))]
@@ -129,6 +134,8 @@ pub struct Server {
     pub max_message_bytes: usize,
     /// Most connections at once.
     pub max_connections: usize,
+    /// Most connections at once by one module's certificate.
+    pub module_connections: usize,
     /// Most requests in flight on one connection.
     pub connection_requests: usize,
     /// A connection that sends nothing for so long is cut.
@@ -295,7 +302,7 @@ impl StoreSettings {
         match &self.address {
             StoreAddress::Url(url) => Ok(url.clone()),
             StoreAddress::File(file) => {
-                let text = fs::read_to_string(file).map_err(|cause| ConfigError::Read { file: file.clone(), cause })?;
+                let text = private::read_text(file).map_err(|cause| ConfigError::Read { file: file.clone(), cause })?;
                 Ok(text.trim().to_owned())
             }
         }

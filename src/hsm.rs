@@ -1,7 +1,6 @@
 //! The HSM as the whole process holds it: opened once, handed to the derivers, and closed last, so that the calls made
 //! to close it are known and can be written down.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,13 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use warifu_core::secret::SecretBytes;
 use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, SlotFactory};
 use warifu_hsm::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
-use zeroize::Zeroizing;
 
 use crate::config::HsmSettings;
 use crate::exit::{Attempt as _, Exit, Failure};
+use crate::private;
 
 /// Opens the HSM's slot.
 pub(crate) fn open_slot(settings: &HsmSettings) -> Result<Slot, Failure> {
+    open_slot_counted(settings, &mut CallTally::default())
+}
+
+/// As [`open_slot`]; where that fails, `made` tells the calls made until then.
+pub(crate) fn open_slot_counted(settings: &HsmSettings, made: &mut CallTally) -> Result<Slot, Failure> {
     let config = SlotConfig {
         module: settings.module.clone(),
         token_label: settings.token_label.clone(),
@@ -23,13 +27,13 @@ pub(crate) fn open_slot(settings: &HsmSettings) -> Result<Slot, Failure> {
         cache_nodes: settings.cache_nodes,
         accept_non_p2pe: settings.accept_non_p2pe,
     };
-    Slot::open(config).or_exit(Exit::Hsm, "open the HSM")
+    Slot::open_counted(config, made).or_exit(Exit::Hsm, "open the HSM")
 }
 
-/// Reads a PIN, without the line end editors add.
+/// Reads a PIN out of a file that is private, without the line end editors add.
 pub(crate) fn read_pin(file: &Path) -> Result<Pin, Failure> {
     let read = || -> io::Result<Pin> {
-        let text = Zeroizing::new(fs::read(file)?);
+        let text = private::read(file)?;
         Ok(Pin::new(SecretBytes::copied(text.trim_ascii_end())))
     };
     read().or_exit(Exit::Usage, &format!("read the HSM's PIN in {}", file.display()))

@@ -16,5 +16,7 @@ pub mod tls;
 mod commands;
 mod hsm;
 mod http;
+mod private;
 mod readiness;
 mod rpc;
+mod trickle;

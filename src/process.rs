@@ -1,9 +1,12 @@
 //! The process itself: no core dumps, no debugger, no text in panics, and the signals that stop it.
 
+use std::fs;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::panic;
 
+use rustix::fs::Mode;
+use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -16,6 +19,11 @@ pub enum Privacy {
     Open,
 }
 
+/// Whatever this process writes from now on, its account alone may read, unless it says otherwise for one file.
+pub fn keep_files_private() {
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+}
+
 /// Applies the privacy for the rest of the process's life. An `exec` undoes part of it, so this comes after.
 pub fn harden(privacy: Privacy) -> io::Result<()> {
     match privacy {
@@ -26,6 +34,24 @@ pub fn harden(privacy: Privacy) -> io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Keeps this process's memory out of swap, where it can: whatever is touched stays in memory. With a limit on locked
+/// memory nothing is locked, because what is allocated beyond the limit later would fail.
+pub fn lock_memory() -> io::Result<()> {
+    let limited = rustix::process::getrlimit(Resource::Memlock).current.is_some();
+    if limited && !may_lock() {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "the memory this process may lock is limited"));
+    }
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    Ok(rustix::mm::mlockall(flags)?)
+}
+
+/// Whether the limit does not count for this process: CAP_IPC_LOCK, bit 14 of the effective set (capabilities(7)).
+fn may_lock() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set >> 14 & 1 == 1)
 }
 
 /// Lets the process open as many files and connections as the system allows it.

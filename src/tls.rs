@@ -1,9 +1,14 @@
 //! The listener of modules: TCP, then mutual TLS, then a connection that is cut when it falls silent.
 //!
-//! Handshakes run in tasks of their own with a time limit, so a caller who dawdles holds up nobody.
+//! Handshakes run in tasks of their own with a time limit, so a caller who dawdles holds up nobody. They have places of
+//! their own, few for each source, and whoever has shaken hands has few connections for each certificate, so a caller
+//! who comes in a crowd holds up nobody either.
+
+mod shares;
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,7 +17,7 @@ use std::time::Duration;
 
 use rustls::pki_types::pem::{Error as PemError, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,9 +30,19 @@ use tonic::transport::server::Connected;
 
 use crate::config::Tls;
 use crate::identity::{CertificateId, Peer};
+use crate::private;
+use shares::{Share, Shares};
 
 /// Longest time a handshake may take, and again the HTTP/2 preface after it.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Handshakes at once, and of one source.
+const HANDSHAKES: usize = 256;
+const HANDSHAKES_OF_ONE: usize = 64;
+/// A caller whose certificate nobody registered, or whose module is blocked, is told so, and has this long to ask.
+const STRANGER_STAY: Duration = Duration::from_secs(10);
+/// Connections of strangers, and of one of them.
+const STRANGERS: usize = 64;
+const STRANGERS_OF_ONE: usize = 4;
 /// Connections that have shaken hands and wait to be served.
 const BACKLOG: usize = 64;
 /// Length of the HTTP/2 connection preface (RFC 9113 §3.4).
@@ -63,13 +78,17 @@ pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
         roots.add(certificate)?;
     }
     let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    let key = PrivateKeyDer::from_pem_reader(open(&tls.key)?)
-        .map_err(|cause| TlsError::Pem { file: tls.key.clone(), cause })?;
+    let failed = |cause| TlsError::Pem { file: tls.key.clone(), cause };
+    let key = private::read(&tls.key).map_err(|cause| failed(PemError::Io(cause)))?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(failed)?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(clients)
         .with_single_cert(certificates(&tls.certificate)?, key)?;
     config.alpn_protocols = vec![b"h2".to_vec()];
+    // No connection begins where another one ended: each shows its certificate, which is checked each time.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
 }
 
@@ -89,21 +108,37 @@ fn open(file: &Path) -> Result<File, TlsError> {
 pub struct Limits {
     /// Most at once; more are closed at once.
     pub connections: usize,
+    /// Most at once by one certificate.
+    pub of_one: usize,
     /// One that sends nothing for so long is cut.
     pub idle: Duration,
 }
 
+/// Whom a certificate belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// A module that may connect.
+    Known,
+    /// Nobody's, or a blocked module's: each call is refused, and the connection ends soon.
+    Stranger,
+}
+
 /// Accepts connections until the stream is dropped, which also frees the port. `refused` hears why a caller was not let
-/// in.
-pub fn incoming(
+/// in; `standing` says whose a certificate is.
+pub fn incoming<F>(
     tcp: TcpListener,
     config: Arc<ServerConfig>,
     limits: Limits,
     refused: impl Fn(&'static str) + Clone + Send + Sync + 'static,
-) -> ReceiverStream<io::Result<Wire>> {
+    standing: impl Fn(CertificateId) -> F + Clone + Send + Sync + 'static,
+) -> ReceiverStream<io::Result<Wire>>
+where
+    F: Future<Output = Standing> + Send,
+{
     let (ready, stream) = mpsc::channel(BACKLOG);
     let acceptor = TlsAcceptor::from(config);
-    let places = Arc::new(Semaphore::new(limits.connections));
+    let (shaking, sources) = (Arc::new(Semaphore::new(HANDSHAKES)), Shares::<IpAddr>::new(HANDSHAKES_OF_ONE));
+    let places = Arc::new(Places::new(limits));
     tokio::spawn(async move {
         loop {
             let accepted = tokio::select! {
@@ -114,33 +149,78 @@ pub fn incoming(
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             };
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                turn_away("full");
+            let Some(share) = sources.take(shares::source(address.ip())) else {
+                turn_away("crowd");
+                continue;
+            };
+            let Ok(turn) = shaking.clone().try_acquire_owned() else {
+                turn_away("busy");
                 continue;
             };
             let (acceptor, ready, refused) = (acceptor.clone(), ready.clone(), refused.clone());
+            let (standing, places) = (standing.clone(), places.clone());
             tokio::spawn(async move {
                 match tokio::time::timeout(HANDSHAKE, handshake(&acceptor, stream)).await {
                     Ok(Ok((tls, certificate))) => {
+                        let standing = standing(certificate).await;
+                        drop((turn, share));
+                        let Some(place) = places.take(certificate, standing) else {
+                            return turn_away("full");
+                        };
                         let peer = Peer { certificate, address };
                         // Fails only while the server is stopping.
-                        let _ = ready.send(Ok(Wire::new(tls, peer, limits.idle, place))).await;
+                        let _ = ready.send(Ok(Wire::new(tls, peer, limits.idle, place, standing))).await;
                     }
+                    // A flood of these must not flood the log: they are counted, and the audit log has some of them.
                     Ok(Err(error)) => {
                         turn_away("handshake");
                         refused("the TLS handshake failed");
-                        tracing::info!(%address, %error, "connection refused: TLS handshake failed");
+                        tracing::debug!(%address, %error, "connection refused: TLS handshake failed");
                     }
                     Err(_) => {
                         turn_away("slow");
                         refused("the TLS handshake took too long");
-                        tracing::info!(%address, "connection refused: TLS handshake took too long");
+                        tracing::debug!(%address, "connection refused: TLS handshake took too long");
                     }
                 }
             });
         }
     });
     ReceiverStream::new(stream)
+}
+
+/// The places of connections. Strangers have their own: they cannot take a module's.
+struct Places {
+    all: Arc<Semaphore>,
+    modules: Shares<CertificateId>,
+    strangers: Arc<Semaphore>,
+    of_strangers: Shares<CertificateId>,
+}
+
+/// A place of a connection, given back when it is dropped.
+struct Place {
+    _one: OwnedSemaphorePermit,
+    _share: Share<CertificateId>,
+}
+
+impl Places {
+    fn new(limits: Limits) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(limits.connections)),
+            modules: Shares::new(limits.of_one),
+            strangers: Arc::new(Semaphore::new(STRANGERS)),
+            of_strangers: Shares::new(STRANGERS_OF_ONE),
+        }
+    }
+
+    fn take(&self, certificate: CertificateId, standing: Standing) -> Option<Place> {
+        let (all, shares) = match standing {
+            Standing::Known => (&self.all, &self.modules),
+            Standing::Stranger => (&self.strangers, &self.of_strangers),
+        };
+        let share = shares.take(certificate)?;
+        Some(Place { _one: all.clone().try_acquire_owned().ok()?, _share: share })
+    }
 }
 
 fn turn_away(cause: &'static str) {
@@ -167,23 +247,27 @@ pub struct Wire {
     /// Bytes of the preface that have not come, and when they must have.
     preface_left: usize,
     preface_due: Instant,
+    /// When it is cut whatever comes.
+    end: Option<Instant>,
     alarm: Pin<Box<Sleep>>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Wire {
-    fn new(tls: TlsStream<TcpStream>, peer: Peer, idle: Duration, place: OwnedSemaphorePermit) -> Self {
+    fn new(tls: TlsStream<TcpStream>, peer: Peer, idle: Duration, place: Place, standing: Standing) -> Self {
         let now = Instant::now();
         let preface_due = now + HANDSHAKE;
         let alarm = Box::pin(tokio::time::sleep_until(preface_due.min(now + idle)));
         metrics::gauge!("warifu_connections").increment(1.0);
-        Self { tls, peer, idle, last_read: now, preface_left: PREFACE, preface_due, alarm, _place: place }
+        let end = (standing == Standing::Stranger).then(|| now + STRANGER_STAY);
+        Self { tls, peer, idle, last_read: now, preface_left: PREFACE, preface_due, end, alarm, _place: place }
     }
 
     /// When it is cut if nothing more comes.
     fn due(&self) -> Instant {
         let idle = self.last_read + self.idle;
-        if self.preface_left > 0 { idle.min(self.preface_due) } else { idle }
+        let due = if self.preface_left > 0 { idle.min(self.preface_due) } else { idle };
+        self.end.map_or(due, |end| due.min(end))
     }
 }
 
@@ -206,6 +290,9 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         if let Poll::Ready(read) = Pin::new(&mut self.tls).poll_read(cx, buffer) {
             self.last_read = Instant::now();
+            if self.end.is_some_and(|end| end <= self.last_read) {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
             self.preface_left = self.preface_left.saturating_sub(buffer.filled().len() - before);
             return Poll::Ready(read);
         }
@@ -246,3 +333,6 @@ impl AsyncWrite for Wire {
         self.tls.is_write_vectored()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ use warifu_actors::supervisor;
 use super::output::say;
 use super::registry::on_runtime;
 use super::softhsm_env;
-use crate::app::{App, Posture};
+use crate::app::{App, Posture, harden};
 use crate::config::Config;
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::process;
@@ -90,8 +90,10 @@ impl Dev {
     }
 
     fn serve(&self, folder: &Folder) -> Result<(), Failure> {
-        let calls = folder.provision(self.store_url.as_deref())?;
+        let module = folder.provision(self.store_url.as_deref())?;
         let config = self.config(folder)?;
+        harden(&config.server)?;
+        let calls = folder.make_keys(&module)?;
         on_runtime(registered::register(config, folder, &calls))?;
         let config = self.config(folder)?;
         supervisor::run(async {

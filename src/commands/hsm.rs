@@ -13,9 +13,11 @@ use warifu_hsm::pkcs11::{Slot, SlotConfig};
 use super::output::{remark, say};
 use super::registry::{Desk, Stored as _, now_ms, on_runtime};
 use super::softhsm_env;
+use crate::app::harden;
 use crate::cli::ConfigFile;
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{close_slot, open_slot, read_pin};
+use crate::process::{self, Privacy};
 use crate::rpc::scheme_name;
 
 /// Examine the HSM.
@@ -62,6 +64,7 @@ impl Doctor {
     fn run(self, file: &ConfigFile) -> Result<(), Failure> {
         let (report, audit_key) = match (self.module, self.token_label, self.pin_file) {
             (Some(module), Some(token_label), Some(pin_file)) => {
+                process::harden(Privacy::Sealed).or_exit(Exit::Internal, "close this process's memory to others")?;
                 let pin = read_pin(&pin_file)?;
                 let config = SlotConfig { module, token_label, pin, cache_nodes: 0, accept_non_p2pe: true };
                 let slot = Slot::open(config).or_exit(Exit::Hsm, "open the HSM")?;
@@ -71,6 +74,7 @@ impl Doctor {
             _ => {
                 let config = file.load(&[])?;
                 softhsm_env::apply(&config.hsm)?;
+                harden(&config.server)?;
                 let (examined, audit_key, calls) = examine(open_slot(&config.hsm)?);
                 // A data store that is away must not keep the doctor away.
                 if let Err(failure) = on_runtime(async { note(&Desk::open(config).await?, &calls).await }) {

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use warifu_core::merchant::ModuleId;
 
 use super::output::{remark, say};
 use crate::ca::{Authority, Purpose};
@@ -37,8 +38,9 @@ enum What {
     },
     /// Issue a certificate for a comm module.
     Issue {
-        /// The module's name.
-        name: String,
+        /// The module's name: letters, digits, - _ .
+        #[arg(value_parser = ModuleId::parse)]
+        name: ModuleId,
         /// The folder with ca.pem and ca.key; the certificate is written there.
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
@@ -49,7 +51,7 @@ impl PkiCommand {
     pub(crate) fn run(self) -> Result<(), Failure> {
         match self.command {
             What::Init { dir, server_name } => init(&dir, server_name),
-            What::Issue { name, dir } => issue(&dir, &name),
+            What::Issue { name, dir } => issue(&dir, name.as_str()),
         }
     }
 }

@@ -42,7 +42,7 @@ const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, help
 use Kind::{Flag, Number, Text};
 
 /// Every setting outside `[[bdk]]`, in the order `config show` prints them.
-pub static KEYS: [Key; 36] = [
+pub static KEYS: [Key; 37] = [
     key("server.listen", Text, Some("127.0.0.1:7443"), "address of gRPC over mutual TLS"),
     key(
         "server.http_listen",
@@ -62,6 +62,7 @@ pub static KEYS: [Key; 36] = [
     key("server.admission", Number, Some("256"), "most requests in flight"),
     key("server.max_message_bytes", Number, Some("65536"), "longest message a module may send"),
     key("server.max_connections", Number, Some("1024"), "most connections at once"),
+    key("server.module_connections", Number, Some("16"), "most connections at once by one module's certificate"),
     key("server.connection_requests", Number, Some("64"), "most requests in flight on one connection"),
     key("server.idle_timeout_ms", Number, Some("30000"), "a connection that sends nothing for so long is cut"),
     key("server.drain_ms", Number, Some("8000"), "longest time to finish work when stopping; at most 10000"),

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::ConfigError;
 use super::key::{self, BDK_KEYS, KEYS, Key, Kind};
+use super::show::has_password;
 
 /// What a setting in the environment starts with.
 pub const ENV_PREFIX: &str = "WARIFU__";
@@ -55,9 +56,7 @@ impl Layers {
 
     /// Lays a TOML text over what is there. `file` is for messages.
     pub fn file(mut self, file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error: toml::de::Error| ConfigError::Syntax { file: file.to_owned(), cause: Box::new(error) })?;
+        let table: toml::Table = text.parse().map_err(|error| syntax(file, text, &error))?;
         for (section, content) in table {
             match content {
                 toml::Value::Array(rows) if section == "bdk" => {
@@ -98,6 +97,10 @@ impl Layers {
     pub fn flags<'a>(mut self, flags: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, ConfigError> {
         for (path, text) in flags {
             let key = find(path)?;
+            if key.path == "store.url" && has_password(text) {
+                let reason = "a password on the command line is seen by every account: use store.url_file".to_owned();
+                return Err(ConfigError::Value { path: key.path, reason });
+            }
             self.values.insert(key.path, (parse(key, path, text)?, Source::Flag));
         }
         Ok(self)
@@ -138,6 +141,14 @@ impl Layers {
 /// How a setting is written in the environment.
 pub fn variable(path: &str) -> String {
     format!("{ENV_PREFIX}{}", path.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// Where a text is no TOML, and why, without any of the text.
+fn syntax(file: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+    let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+    let line = before.split('\n').count();
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    ConfigError::Syntax { file: file.to_owned(), line, column, message: error.message().to_owned() }
 }
 
 fn hint(path: &str) -> Option<&'static str> {

@@ -40,6 +40,7 @@ impl<'a> Reader<'a> {
             admission: self.count("server.admission", 1..=65_536)?,
             max_message_bytes: self.count("server.max_message_bytes", 8_192..=1_048_576)?,
             max_connections: self.count("server.max_connections", 1..=1_000_000)?,
+            module_connections: self.count("server.module_connections", 1..=65_536)?,
             connection_requests: self.count("server.connection_requests", 1..=65_536)?,
             idle_timeout: self.duration("server.idle_timeout_ms", 1_000)?,
             drain: self.drain()?,

@@ -61,6 +61,14 @@ fn without_password(url: &str) -> String {
     shown
 }
 
+/// Whether an address of a data store has a password in it.
+pub(super) fn has_password(url: &str) -> bool {
+    let (front, query) = url.split_once('?').unwrap_or((url, ""));
+    let login = front.rsplit_once('@').map_or("", |(before, _)| before);
+    let login = login.split_once("://").map_or(login, |(_, login)| login);
+    login.contains(':') || query.split('&').any(|part| part.split('=').next().is_some_and(|n| n.contains("password")))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -74,6 +82,8 @@ mod tests {
             ("sqlite://warifu.db?mode=rwc", "sqlite://warifu.db?mode=rwc"),
         ] {
             assert_eq!(without_password(url), shown);
+            assert_eq!(has_password(url), url != shown, "{url}");
         }
+        assert!(!has_password("postgres://pos@db/warifu?sslmode=verify-full"));
     }
 }

@@ -126,6 +126,23 @@ fn a_password_never_leaves_the_configuration() {
 }
 
 #[test]
+fn an_error_of_syntax_repeats_nothing_of_the_file() {
+    let text = "[store]\nurl = \"postgres://pos:hunter2@db/warifu\n";
+    let error = layers(text).unwrap_err();
+    let whole = format!("{:#}", anyhow::Error::from(error));
+    assert!(whole.starts_with("warifu.toml is not valid TOML: line 2, column "), "{whole}");
+    assert!(!whole.contains("hunter2") && !whole.contains("postgres"), "{whole}");
+}
+
+#[test]
+fn a_password_is_not_taken_from_the_command_line() {
+    let set = |url| Layers::defaults().unwrap().flags([("store.url", url)]);
+    let error = set("postgres://pos:hunter2@db/warifu").unwrap_err().to_string();
+    assert!(error.contains("store.url_file") && !error.contains("hunter2"), "{error}");
+    assert!(set("postgres://pos@db/warifu").is_ok());
+}
+
+#[test]
 fn the_example_is_accepted_and_names_every_key() {
     let example = include_str!("../../deploy/warifu.toml");
     config(example).unwrap();

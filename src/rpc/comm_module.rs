@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -21,9 +22,16 @@ use super::convert;
 use super::status::status;
 use crate::app::Posture;
 use crate::identity::Peer;
+use crate::trickle::Trickle;
 
 /// News waiting for a module that does not read them; then its link is closed.
 const NEWS_WAITING: usize = 32;
+/// Messages a module may send on its link: as many at once as it can have devices, and then so often.
+const SAID_BURST: u32 = 64;
+const SAID_EVERY: Duration = Duration::from_millis(100);
+/// Lines about unknown callers; the audit log counts them all.
+const UNKNOWN_BURST: u32 = 10;
+const UNKNOWN_EVERY: Duration = Duration::from_secs(1);
 /// Longest name of a module's software that is kept.
 const MAX_SOFTWARE: usize = 80;
 
@@ -31,21 +39,28 @@ const MAX_SOFTWARE: usize = 80;
 pub(super) struct CommModuleEdge {
     house: House,
     posture: Posture,
+    /// Lines about unknown callers, who decide how often they call.
+    unknown: Mutex<Trickle>,
 }
 
 impl CommModuleEdge {
     /// In front of this house.
     pub(super) fn new(house: House, posture: Posture) -> Self {
-        Self { house, posture }
+        let unknown = Mutex::new(Trickle::new(UNKNOWN_BURST, UNKNOWN_EVERY, Instant::now()));
+        Self { house, posture, unknown }
     }
 
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Refusal> {
         let peer = request.extensions().get::<Peer>().ok_or(Refusal::Internal)?;
         let caller = self.house.identify(peer.certificate.0).await;
-        if let Err(Refusal::ModuleUnknown) = caller {
+        if matches!(caller, Err(Refusal::ModuleUnknown)) && self.unknown_is_told() {
             tracing::warn!(address = %peer.address, certificate = %peer.certificate, "caller refused: unknown module");
         }
         caller
+    }
+
+    fn unknown_is_told(&self) -> bool {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).takes(Instant::now())
     }
 
     /// What the house did not see is written down as what it refused itself.
@@ -141,6 +156,7 @@ async fn carry(
     if send(welcome).is_err() {
         return;
     }
+    let mut pace = Trickle::new(SAID_BURST, SAID_EVERY, Instant::now());
     loop {
         tokio::select! {
             news = link.next() => {
@@ -152,6 +168,10 @@ async fn carry(
                 }
             },
             message = said.message() => match message {
+                Ok(Some(_)) if !pace.takes(Instant::now()) => {
+                    tracing::warn!("a link was closed: its module says more than a module has to say");
+                    return;
+                }
                 Ok(Some(message)) => heard(&message),
                 Ok(None) | Err(_) => return,
             },

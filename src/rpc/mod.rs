@@ -30,6 +30,9 @@ pub(crate) use convert::scheme_name;
 /// HTTP/2 pings: a peer that does not answer one in time is gone.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_ANSWER: Duration = Duration::from_secs(5);
+/// After this a connection is told to end, and another one shows its certificate; its calls have a while to finish.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+const AGE_GRACE: Duration = Duration::from_secs(30);
 /// Longest headers a caller may send.
 const MAX_HEADERS: u32 = 16 * 1024;
 /// Longest answer: an order with some thousand payments. The SDK takes as much.
@@ -97,6 +100,8 @@ impl Services {
         Server::builder()
             .http2_keepalive_interval(Some(PING_EVERY))
             .http2_keepalive_timeout(Some(PING_ANSWER))
+            .max_connection_age(MAX_AGE)
+            .max_connection_age_grace(AGE_GRACE)
             .http2_max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(u32::try_from(settings.connection_requests).ok())
             .concurrency_limit_per_connection(settings.connection_requests)

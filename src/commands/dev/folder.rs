@@ -51,8 +51,8 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Makes what is missing: certificates, PIN, configuration, token, keys. Tells the calls to the HSM that took.
-    pub(super) fn provision(&self, store_url: Option<&str>) -> Result<CallTally, Failure> {
+    /// Makes what is missing of certificates, PIN and configuration, and tells where SoftHSM is.
+    pub(super) fn provision(&self, store_url: Option<&str>) -> Result<PathBuf, Failure> {
         self.make_certificates()?;
         let module = find_softhsm().ok_or_else(|| Failure::new(Exit::Hsm, SOFTHSM_MISSING))?;
         let store_url = store_url.unwrap_or("sqlite://warifu.db?mode=rwc");
@@ -61,7 +61,7 @@ impl Folder {
             write_once(&self.config(), &configuration(&module, store_url))
         };
         write().or_exit(Exit::Usage, "write the configuration")?;
-        self.make_keys(&module)
+        Ok(module)
     }
 
     fn make_certificates(&self) -> Result<(), Failure> {
@@ -84,7 +84,8 @@ impl Folder {
         Ok(())
     }
 
-    fn make_keys(&self, module: &Path) -> Result<CallTally, Failure> {
+    /// Makes the token and keys that are missing, and tells the calls to the HSM that took.
+    pub(super) fn make_keys(&self, module: &Path) -> Result<CallTally, Failure> {
         let mut calls = CallTally::default();
         let open = || -> Result<Slot, Failure> {
             let config = SlotConfig {
