@@ -57,6 +57,7 @@ enum Command {
 impl Cli {
     /// Runs the command and says how it ended.
     pub fn run(self) -> ExitCode {
+        process::keep_files_private();
         process::quiet_panics();
         // One provider for every TLS connection of the process; it is there already only if this ran before.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -141,6 +142,9 @@ mod tests {
             "warifu device show kp-1 --json",
             "warifu sales list --merchant shop --order 42 --json",
             "warifu audit export --out log.jsonl",
+            "warifu audit export --out log.jsonl --force",
+            "warifu audit verify log.jsonl --previous earlier.jsonl --public-key key.hex",
+            "warifu audit key",
             "warifu audit verify log.jsonl --json",
             "warifu hsm doctor --json",
             "warifu hsm doctor --module m.so --token-label t --pin-file pin",
@@ -158,6 +162,7 @@ mod tests {
             ("warifu", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("warifu sell", ErrorKind::InvalidSubcommand),
             ("warifu module add till-1", ErrorKind::MissingRequiredArgument),
+            ("warifu pki issue ../till-1 --dir pki", ErrorKind::ValueValidation),
             ("warifu device add kp-1 --merchant s --scheme rsa --ksn 00 --bdk b", ErrorKind::InvalidValue),
         ] {
             let error = Cli::try_parse_from(line.split(' ')).map(|_| ()).unwrap_err();

@@ -8,13 +8,15 @@ use std::io::{self, BufRead};
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use warifu_core::audit::{Tree, leaf_hash};
+use warifu_core::audit::{Hash, Tree, leaf_hash};
 
 use super::format::{Entry, Extent, Head, Line, Preface, Seal, VERSION};
 use super::signature::PublicKey;
 
 /// Findings after which looking further tells nothing new.
 const MAX_FINDINGS: usize = 50;
+/// Records that no head covers: nothing but the file's seal speaks for them.
+const UNSIGNED: &str = "unsigned";
 /// Longest line: a record is a few hundred bytes.
 const MAX_LINE: u64 = 1 << 20;
 
@@ -24,6 +26,32 @@ pub(super) struct Report {
     pub(super) findings: Vec<Finding>,
     /// Its logs.
     pub(super) logs: Vec<LogState>,
+    /// Whether signatures had to be of a key the reader named; otherwise the file's writer chose it.
+    pub(super) key_pinned: bool,
+    /// Its genuine heads.
+    heads: Vec<Known>,
+}
+
+/// What is known to have been signed: the root of a log at a size.
+struct Known {
+    log: String,
+    size: u64,
+    root: Hash,
+}
+
+/// What an earlier export had signed.
+pub(super) struct Earlier {
+    heads: Vec<Known>,
+    /// Nothing was wrong with it.
+    sound: bool,
+}
+
+/// Reads an earlier export for what it had signed.
+pub(super) fn earlier(input: impl BufRead, trusted: &[PublicKey]) -> io::Result<Earlier> {
+    let report = verify(input, trusted, None)?;
+    // A log that had no head then tells nothing; that is no fault of the others.
+    let sound = report.findings.iter().all(|finding| finding.kind == UNSIGNED);
+    Ok(Earlier { heads: report.heads, sound })
 }
 
 /// Something wrong.
@@ -42,6 +70,10 @@ pub(super) struct LogState {
     tree: Tree,
     /// Records are missing or moved, so the tree can agree with no head any more.
     broken: bool,
+    /// A head stands after some of them.
+    headed: bool,
+    /// What an earlier export had signed of it.
+    earlier: Vec<Known>,
     /// Its records in the file.
     pub(super) records: u64,
     /// How many of them a signed head covers.
@@ -49,8 +81,15 @@ pub(super) struct LogState {
 }
 
 /// Reads the file once and tells what is wrong with it. An error is one of reading, not a finding.
-pub(super) fn verify(mut input: impl BufRead, trusted: &[PublicKey]) -> io::Result<Report> {
-    let mut verifier = Verifier { trusted, line: 0, sealed: Sealed::No, report: Report::empty() };
+pub(super) fn verify(mut input: impl BufRead, trusted: &[PublicKey], earlier: Option<Earlier>) -> io::Result<Report> {
+    let report = Report::empty(!trusted.is_empty());
+    let mut verifier = Verifier { trusted, earlier: Vec::new(), line: 0, sealed: Sealed::No, report };
+    if let Some(earlier) = earlier {
+        verifier.earlier = earlier.heads;
+        if !earlier.sound {
+            verifier.find("previous_unsound", "the earlier export does not verify itself, so it proves little");
+        }
+    }
     let mut before = Sha256::new();
     let mut bytes = Vec::new();
     loop {
@@ -77,6 +116,8 @@ enum Sealed {
 
 struct Verifier<'a> {
     trusted: &'a [PublicKey],
+    /// Of logs not come to yet.
+    earlier: Vec<Known>,
     line: u64,
     sealed: Sealed,
     report: Report,
@@ -110,6 +151,9 @@ impl Verifier<'_> {
             self.find("version", format!("version {} is not known; this program reads {VERSION}", preface.version));
         }
         self.report.logs = preface.logs.into_iter().map(LogState::new).collect();
+        for log in &mut self.report.logs {
+            log.earlier = self.earlier.extract_if(.., |known| known.log == log.name).collect();
+        }
     }
 
     fn record(&mut self, entry: &Entry) {
@@ -127,6 +171,8 @@ impl Verifier<'_> {
             log.next = entry.seq.saturating_add(1);
             log.tree.append(leaf);
         }
+        let (next, root) = (log.next, log.tree.root());
+        let differs = !log.broken && log.earlier.iter().any(|known| known.size == next && known.root != root);
         let place = format!("log {}, record {}", entry.log, entry.seq);
         match order {
             Ordering::Equal => {}
@@ -137,6 +183,9 @@ impl Verifier<'_> {
                 let last = entry.seq - 1;
                 self.find("record_dropped", format!("{place}: records {expected} to {last} before it are missing"));
             }
+        }
+        if differs {
+            self.find("history_changed", format!("{place}: the records up to here are not those signed earlier"));
         }
         if leaf.to_string() != entry.leaf {
             self.find("record_changed", format!("{place}: its text was changed after it was written"));
@@ -151,6 +200,7 @@ impl Verifier<'_> {
         let (size, root, broken) = (log.next, log.tree.root(), log.broken);
         let signed = head.tree_head();
         let agrees = !broken && size == head.size && signed.as_ref().is_some_and(|signed| signed.root == root);
+        log.headed |= head.size > 0;
         if agrees {
             log.signed = size;
         }
@@ -163,6 +213,8 @@ impl Verifier<'_> {
             signed.is_some_and(|signed| self.made_by_us(&head.public_key, &head.signature, &signed.signed_bytes()));
         if !genuine {
             self.find("head_not_genuine", format!("{place}: the signature is not one of the audit key"));
+        } else if agrees {
+            self.report.heads.push(Known { log: head.log.clone(), size, root });
         }
     }
 
@@ -191,7 +243,18 @@ impl Verifier<'_> {
                     self.find("record_added", format!("log {name}: {has} records, {expected} exported"))
                 }
             }
+            if has > 0 && !log.headed {
+                self.find(UNSIGNED, format!("log {name}: none of its {has} records is covered by a signed head"));
+            }
+            for known in log.earlier.iter().filter(|known| known.size > has) {
+                let size = known.size;
+                self.find("cut_back", format!("log {name}: ends after {has} records; {size} were signed earlier"));
+            }
             self.report.logs.push(log);
+        }
+        for known in std::mem::take(&mut self.earlier) {
+            let Known { log, size, .. } = known;
+            self.find("cut_back", format!("log {log}: is missing; {size} records of it were signed earlier"));
         }
         if self.sealed == Sealed::No {
             self.find("cut_off", "the file ends without its seal");
@@ -212,6 +275,8 @@ impl LogState {
             next: 0,
             tree: Tree::default(),
             broken: false,
+            headed: false,
+            earlier: Vec::new(),
             records: 0,
             signed: 0,
         }
@@ -219,8 +284,8 @@ impl LogState {
 }
 
 impl Report {
-    fn empty() -> Self {
-        Self { findings: Vec::new(), logs: Vec::new() }
+    fn empty(key_pinned: bool) -> Self {
+        Self { findings: Vec::new(), logs: Vec::new(), key_pinned, heads: Vec::new() }
     }
 
     /// Whether nothing is wrong.
@@ -241,7 +306,14 @@ impl Report {
             .map(|log| json!({ "log": log.name, "records": log.records, "signed": log.signed }))
             .collect();
         let records: u64 = self.logs.iter().map(|log| log.records).sum();
-        json!({ "verified": self.is_clean(), "records": records, "logs": logs, "findings": findings })
+        json!({
+            "verified": self.is_clean(),
+            "key": if self.key_pinned { "pinned" } else { "not pinned" },
+            "key_pinned": self.key_pinned,
+            "records": records,
+            "logs": logs,
+            "findings": findings,
+        })
     }
 }
 

@@ -38,10 +38,14 @@ fn text(log: &str, seq: u64) -> String {
 
 /// The lines of an export of two logs with signed heads, sealed.
 fn lines(signer: &Signer) -> Vec<Vec<u8>> {
-    let logs = [("one", 5_u64, 4_u64), ("two", 3, 3)];
+    export(signer, &[("one", 5, 4), ("two", 3, 3)])
+}
+
+/// The lines of an export of logs with so many records and a head over so many.
+fn export(signer: &Signer, logs: &[(&str, u64, u64)]) -> Vec<Vec<u8>> {
     let extents = logs.iter().map(|(log, records, _)| Extent { log: (*log).to_owned(), records: *records }).collect();
     let mut lines = vec![Line::Preface(Preface { version: VERSION, exported_at_ms: 7, logs: extents }).bytes()];
-    for (log, records, signed) in logs {
+    for &(log, records, signed) in logs {
         let mut tree = Tree::default();
         for seq in 0..records {
             let record = text(log, seq);
@@ -64,7 +68,7 @@ fn lines(signer: &Signer) -> Vec<Vec<u8>> {
 }
 
 fn findings(file: &[u8], trusted: &[PublicKey]) -> Vec<&'static str> {
-    verify(file, trusted).unwrap().findings.iter().map(|finding| finding.kind).collect()
+    verify(file, trusted, None).unwrap().findings.iter().map(|finding| finding.kind).collect()
 }
 
 fn named(lines: &[Vec<u8>]) -> Vec<&'static str> {
@@ -75,7 +79,7 @@ fn named(lines: &[Vec<u8>]) -> Vec<&'static str> {
 fn an_untouched_export_verifies() {
     let signer = Signer::new();
     let file = lines(&signer).concat();
-    let report = verify(file.as_slice(), &[PublicKey::parse(&signer.public()).unwrap()]).unwrap();
+    let report = verify(file.as_slice(), &[PublicKey::parse(&signer.public()).unwrap()], None).unwrap();
     assert!(report.is_clean(), "{}", report.to_json());
     let counts: Vec<_> = report.logs.iter().map(|log| (log.records, log.signed)).collect();
     assert_eq!(counts, [(5, 4), (3, 3)]);
@@ -162,4 +166,50 @@ fn another_key_is_not_believed() {
     let forged = lines(&Signer::new()).concat();
     let trusted = PublicKey::parse(&Signer::new().public()).unwrap();
     assert_eq!(findings(&forged, &[trusted]), ["head_not_genuine", "head_not_genuine", "seal_not_genuine"]);
+}
+
+fn after(signer: &Signer, earlier_logs: &[(&str, u64, u64)], later: &[Vec<u8>]) -> Vec<&'static str> {
+    let known = earlier(export(signer, earlier_logs).concat().as_slice(), &[]).unwrap();
+    verify(later.concat().as_slice(), &[], Some(known)).unwrap().findings.iter().map(|finding| finding.kind).collect()
+}
+
+#[test]
+fn records_that_the_hsm_never_signed_are_no_proof() {
+    let signer = Signer::new();
+    assert_eq!(named(&export(&signer, &[("one", 5, 4), ("one-cli", 2, 0)])), ["unsigned"]);
+    assert_eq!(named(&export(&signer, &[("one", 5, 4), ("two", 0, 0)])), [""; 0]);
+}
+
+#[test]
+fn a_log_cut_back_or_rewritten_since_an_earlier_export_is_found() {
+    let signer = Signer::new();
+    let before = [("one", 5, 4), ("two", 3, 3)];
+    assert_eq!(after(&signer, &before, &export(&signer, &[("one", 9, 9), ("two", 3, 3), ("new", 1, 1)])), [""; 0]);
+    // Whole in itself, sealed by the right key, and older.
+    assert_eq!(after(&signer, &before, &export(&signer, &[("one", 3, 3), ("two", 3, 3)])), ["cut_back"]);
+    assert_eq!(after(&signer, &before, &export(&signer, &[("one", 5, 4)])), ["cut_back"]);
+    // Other records under a head of the right key: the names of the logs are in their records.
+    let mut other = export(&signer, &[("uno", 5, 5), ("two", 3, 3)]);
+    for line in &mut other {
+        *line = String::from_utf8(line.clone()).unwrap().replace("\"log\":\"uno\"", "\"log\":\"one\"").into_bytes();
+    }
+    assert!(after(&signer, &before, &other).contains(&"history_changed"));
+    // An earlier export that was itself changed proves nothing.
+    let mut changed = export(&signer, &before);
+    changed.swap(1, 2);
+    let known = earlier(changed.concat().as_slice(), &[]).unwrap();
+    let report = verify(export(&signer, &before).concat().as_slice(), &[], Some(known)).unwrap();
+    assert_eq!(report.findings[0].kind, "previous_unsound");
+}
+
+#[test]
+fn a_report_says_whose_key_it_trusted() {
+    let signer = Signer::new();
+    let file = lines(&signer).concat();
+    let pinned = PublicKey::parse(&signer.public()).unwrap();
+    for (trusted, said, flag) in [(&[][..], "not pinned", false), (&[pinned][..], "pinned", true)] {
+        let report = verify(file.as_slice(), trusted, None).unwrap().to_json();
+        assert_eq!((&report["verified"], &report["key"]), (&json!(true), &json!(said)));
+        assert_eq!(report["key_pinned"], json!(flag));
+    }
 }
