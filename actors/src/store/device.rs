@@ -126,10 +126,10 @@ impl Store {
         Ok(row.map(DeviceRecord::of).transpose()?)
     }
 
-    /// Every device, by id.
+    /// Every device, by id. One that cannot be read does not hide the others.
     pub async fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
         let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
-        Ok(rows.into_iter().map(DeviceRecord::of).collect::<Result<_, _>>()?)
+        Ok(rows.into_iter().filter_map(DeviceRecord::readable).collect())
     }
 }
 
@@ -253,6 +253,11 @@ const fn bits_of_row(number: i64) -> u64 {
 }
 
 impl DeviceRecord {
+    fn readable(row: row::Model) -> Option<Self> {
+        let id = row.id.clone();
+        Self::of(row).inspect_err(|_| tracing::warn!(?id, "a device in the data store cannot be read")).ok()
+    }
+
     fn of(row: row::Model) -> Result<Self, Failure> {
         let scheme = words::scheme(&row.scheme).ok_or(Failure::Corrupt("device.scheme"))?;
         let ksn = words::unhex(&row.ksn_device.to_ascii_lowercase()).and_then(|ksn| Ksn::parse(scheme, &ksn).ok());

@@ -73,10 +73,10 @@ impl Store {
         Ok(row.map(ModuleRecord::of).transpose()?)
     }
 
-    /// Every module, by id.
+    /// Every module, by id. One that cannot be read does not hide the others.
     pub async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
         let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
-        Ok(rows.into_iter().map(ModuleRecord::of).collect::<Result<_, _>>()?)
+        Ok(rows.into_iter().filter_map(ModuleRecord::readable).collect())
     }
 }
 
@@ -106,6 +106,11 @@ pub(super) async fn set_state(db: &impl ConnectionTrait, id: &ModuleId, state: M
 }
 
 impl ModuleRecord {
+    fn readable(row: row::Model) -> Option<Self> {
+        let id = row.id.clone();
+        Self::of(row).inspect_err(|_| tracing::warn!(?id, "a module in the data store cannot be read")).ok()
+    }
+
     fn of(row: row::Model) -> Result<Self, Failure> {
         let certificate_sha256 = words::unhex(&row.certificate_sha256).and_then(|bytes| bytes.try_into().ok());
         Ok(Self {
