@@ -21,6 +21,7 @@ mod bulk;
 mod connect;
 mod decide;
 mod error;
+mod pool;
 mod takeover;
 mod words;
 

@@ -171,7 +171,11 @@ impl Store {
         let again = OnConflict::columns([head::Column::Log, head::Column::Size])
             .update_columns([head::Column::Root, head::Column::AtMs, head::Column::Signature, head::Column::PublicKey])
             .to_owned();
-        head::Entity::insert(row).on_conflict(again).exec_without_returning(self.writing()).await?;
+        let save = self.writing().ask(|db| {
+            let insert = head::Entity::insert(row.clone()).on_conflict(again.clone());
+            async move { insert.exec_without_returning(&db).await }
+        });
+        save.await?;
         Ok(())
     }
 

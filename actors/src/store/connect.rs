@@ -1,9 +1,11 @@
 //! Opening a data store: one writing and several reading connections to SQLite or PostgreSQL.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sea_orm::sqlx::Executor;
-use sea_orm::sqlx::postgres::PgPoolOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sea_orm::sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     ConnectOptions, ConnectionTrait, Database, DatabaseConnection, DatabaseTransaction, DbBackend, EntityTrait,
@@ -11,6 +13,7 @@ use sea_orm::{
 };
 
 use super::error::{Failure, StoreError};
+use super::pool::Pool;
 
 /// Longest wait for a connection, and for SQLite's lock.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -34,19 +37,25 @@ const POSTGRES_WRITER: [&str; 8] = [
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
 ];
 
+/// What each reading connection to PostgreSQL is told: one second less than its answer is waited for.
+const POSTGRES_READER: [&str; 1] = ["SET statement_timeout = '4s'"];
+
 /// The data store. Cheap to clone.
 #[derive(Clone)]
 pub struct Store {
     /// The one writing connection of SQLite; a few of PostgreSQL.
-    writing: DatabaseConnection,
-    reading: DatabaseConnection,
+    writing: Pool,
+    reading: Pool,
+    /// How to connect for work of any length.
+    unlimited: Arc<ConnectOptions>,
 }
 
 impl Store {
     /// Opens `sqlite:///path/file.db?mode=rwc` or `postgres://user@host/database`.
     ///
     /// # Errors
-    /// `Address` for anything else, `Unavailable` when there is no answer within two seconds.
+    /// `Address` for anything else, and for a PostgreSQL server on another machine unless the address says
+    /// `sslmode=verify-full`; `Unavailable` when there is no answer within two seconds.
     pub async fn connect(url: &str) -> Result<Self, StoreError> {
         if url.starts_with("sqlite:") {
             Self::connect_sqlite(url).await
@@ -67,32 +76,34 @@ impl Store {
         let mut readers = options(url, READERS);
         readers.map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
         // The writer first: it may have to make the file and turn it to WAL.
-        let writing = Database::connect(writer).await?;
-        let reading = Database::connect(readers).await?;
-        Ok(Self { writing, reading })
+        let writing = Pool::open(writer).await?;
+        let reading = Pool::open(readers).await?;
+        Ok(Self { writing, reading, unlimited: Arc::new(options(url, 1)) })
     }
 
     async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
         // sea-orm knows the scheme by this name only.
         let url = url.replacen("postgresql:", "postgres:", 1);
+        refuse_open_wire(&url)?;
         // The pool pings a connection it gets back; meanwhile the next batch takes another one.
         let mut writer = options(&url, 3);
-        writer.map_sqlx_postgres_pool_opts(told);
-        let writing = Database::connect(writer).await?;
-        let reading = Database::connect(options(&url, READERS)).await?;
-        Ok(Self { writing, reading })
+        writer.map_sqlx_postgres_pool_opts(|options| told(options, &POSTGRES_WRITER));
+        let mut readers = options(&url, READERS);
+        readers.map_sqlx_postgres_pool_opts(|options| told(options, &POSTGRES_READER));
+        let writing = Pool::open(writer).await?;
+        let reading = Pool::open(readers).await?;
+        Ok(Self { writing, reading, unlimited: Arc::new(options(&url, 1)) })
     }
 
     /// Asks the database for the least it can answer.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        Ok(self.reading.ping().await?)
+        Ok(self.reading.ask(|db| async move { db.ping().await }).await?)
     }
 
     /// Closes every connection; open work is finished first.
     pub async fn close(&self) {
-        // There is nothing to be done about an error while closing.
-        let _ = self.writing.close_by_ref().await;
-        let _ = self.reading.close_by_ref().await;
+        self.writing.close().await;
+        self.reading.close().await;
     }
 
     /// Reads at most one row.
@@ -104,33 +115,44 @@ impl Store {
     pub(super) async fn all<E: EntityTrait>(&self, select: Select<E>) -> Result<Vec<E::Model>, StoreError> {
         let mut dead = 0;
         loop {
-            match select.clone().all(&self.reading).await.map_err(Failure::from) {
+            let read = self.reading.ask(|db| {
+                let select = select.clone();
+                async move { select.all(&db).await }
+            });
+            match read.await {
                 Err(Failure::Outage(cause)) if cause.is_broken_connection() && dead < READERS => dead += 1,
                 read => return Ok(read?),
             }
         }
     }
 
-    pub(super) fn reading(&self) -> &DatabaseConnection {
-        &self.reading
+    pub(super) fn reading(&self) -> DatabaseConnection {
+        self.reading.now()
     }
 
-    pub(super) fn writing(&self) -> &DatabaseConnection {
+    pub(super) fn writing(&self) -> &Pool {
         &self.writing
     }
 
+    /// A connection of its own for work of any length.
+    pub(super) async fn unlimited(&self) -> Result<DatabaseConnection, StoreError> {
+        Ok(Database::connect(ConnectOptions::clone(&self.unlimited)).await?)
+    }
+
     pub(super) fn backend(&self) -> DbBackend {
-        self.writing.get_database_backend()
+        self.writing.backend()
     }
 
     /// Begins to write. On SQLite the lock is taken at once: a transaction that reads first and then wants to write
     /// fails whenever another one wrote in between.
     pub(super) async fn begin(&self) -> Result<DatabaseTransaction, Failure> {
-        let options = TransactionOptions {
-            sqlite_transaction_mode: (self.backend() == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate),
-            ..TransactionOptions::default()
-        };
-        Ok(self.writing.begin_with_options(options).await?)
+        let mode = (self.backend() == DbBackend::Sqlite).then_some(SqliteTransactionMode::Immediate);
+        self.writing
+            .ask(|db| async move {
+                let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
+                db.begin_with_options(options).await
+            })
+            .await
     }
 
     /// Begins to write, and waits longer than a batch for what others have locked.
@@ -168,12 +190,30 @@ fn durable(options: SqliteConnectOptions) -> SqliteConnectOptions {
         .pragma("temp_store", "MEMORY")
 }
 
-fn told(options: PgPoolOptions) -> PgPoolOptions {
-    options.after_connect(|connection, _| {
+/// What a server elsewhere is sent passes through other hands, and anybody may answer in its place.
+fn refuse_open_wire(url: &str) -> Result<(), StoreError> {
+    let options: PgConnectOptions =
+        url.parse().map_err(|_| StoreError::Address("it is no address of a PostgreSQL database"))?;
+    let host = options.get_host().trim_start_matches('[').trim_end_matches(']');
+    let here = options.get_socket().is_some()
+        || host.starts_with('/')
+        || host.eq_ignore_ascii_case("localhost")
+        || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    if here || matches!(options.get_ssl_mode(), PgSslMode::VerifyFull) {
+        return Ok(());
+    }
+    Err(StoreError::Address(
+        "a PostgreSQL server on another machine must prove who it is; add sslmode=verify-full (and \
+         sslrootcert=FILE for a certificate authority of your own)",
+    ))
+}
+
+fn told(options: PgPoolOptions, settings: &'static [&'static str]) -> PgPoolOptions {
+    options.after_connect(move |connection, _| {
         Box::pin(async move {
-            for setting in POSTGRES_WRITER {
+            for setting in settings {
                 // Engines that only speak PostgreSQL's language may not know a setting; they do without it.
-                if let Err(error) = connection.execute(setting).await
+                if let Err(error) = connection.execute(*setting).await
                     && error.as_database_error().is_none()
                 {
                     return Err(error);

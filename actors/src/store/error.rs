@@ -78,6 +78,8 @@ pub(super) enum Failure {
 }
 
 const BROKEN: &str = "the connection to the database broke";
+const SILENT: &str = "the database did not answer";
+const NO_CONNECTION: &str = "no connection to the database in time";
 const UNIQUE_KEY: &str = "a unique key exists already";
 
 impl Cause {
@@ -93,6 +95,16 @@ impl Cause {
 
     pub(super) fn is_broken_connection(&self) -> bool {
         self.what == BROKEN
+    }
+
+    /// Not even a word that something is wrong.
+    pub(super) const fn silence() -> Self {
+        Self::new(SILENT)
+    }
+
+    /// Whether connections may be silent: their own answer did not come, or that of all of them.
+    pub(super) fn is_silence(&self) -> bool {
+        self.what == SILENT || self.what == NO_CONNECTION
     }
 
     pub(super) fn is_unique_key(&self) -> bool {
@@ -194,7 +206,7 @@ impl Failure {
                     Self::postgres(&code)
                 }
             }
-            sqlx::Error::PoolTimedOut => Self::Outage(Cause::new("no connection to the database in time")),
+            sqlx::Error::PoolTimedOut => Self::Outage(Cause::new(NO_CONNECTION)),
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Self::Outage(Cause::new(BROKEN)),
             sqlx::Error::Configuration(_) => Self::Outage(Cause::new("the database address is not understood")),
             sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_) => {
@@ -229,7 +241,7 @@ impl From<DbErr> for Failure {
                 }
                 other => other,
             },
-            DbErr::ConnectionAcquire(_) => Self::Outage(Cause::new("no connection to the database in time")),
+            DbErr::ConnectionAcquire(_) => Self::Outage(Cause::new(NO_CONNECTION)),
             DbErr::Type(_) | DbErr::TryIntoErr { .. } => Self::Corrupt("a column"),
             DbErr::Migration(_) | DbErr::Custom(_) => {
                 Self::Refusal(Cause::new("the schema does not belong to this version of the server"))

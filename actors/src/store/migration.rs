@@ -37,7 +37,7 @@ pub enum SchemaState {
 impl Store {
     /// How the schema stands.
     pub async fn schema_state(&self) -> Result<SchemaState, StoreError> {
-        match Migrator::get_migration_with_status_read_only(self.reading()).await {
+        match Migrator::get_migration_with_status_read_only(&self.reading()).await {
             Ok(all) => {
                 let steps = all.iter().filter(|step| step.status() == MigrationStatus::Pending).count();
                 Ok(if steps == 0 { SchemaState::Current } else { SchemaState::Behind { steps } })
@@ -54,12 +54,15 @@ impl Store {
             return Ok(());
         }
         if self.backend() == DbBackend::Sqlite {
-            return Ok(Migrator::up(self.writing(), None).await?);
+            return Ok(Migrator::up(&self.writing().now(), None).await?);
         }
         let lock = self.begin_patiently().await?;
         let sql = "SELECT pg_advisory_xact_lock($1)";
         lock.execute_raw(Statement::from_sql_and_values(self.backend(), sql, [MIGRATION_LOCK.into()])).await?;
-        Migrator::up(self.reading(), None).await?;
+        // A step over large tables takes longer than any read may.
+        let own = self.unlimited().await?;
+        Migrator::up(&own, None).await?;
+        own.close().await?;
         Ok(lock.commit().await?)
     }
 }

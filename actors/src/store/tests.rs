@@ -38,7 +38,7 @@ fn note() -> Job {
 #[tokio::test]
 async fn every_sqlite_connection_is_durable_and_forgets_what_is_deleted() {
     let (_dir, store) = sqlite().await;
-    for db in [store.writing(), store.reading()] {
+    for db in [&store.writing().now(), &store.reading()] {
         // 2: FULL; 2: MEMORY.
         for (pragma, wanted) in [("synchronous", 2), ("secure_delete", 1), ("temp_store", 2), ("busy_timeout", 2000)] {
             let row = ask(db, &format!("PRAGMA {pragma}")).await.remove(0);
@@ -56,13 +56,13 @@ async fn a_full_disk_is_told_and_writing_goes_on_when_there_is_room() {
     let writer = store.start_writer(LogId::parse("one").unwrap(), WriterSettings::default()).await.unwrap();
     assert_eq!(writer.submit(note()).await.unwrap(), Ok(Outcome::Noted));
     let before = store.tree(writer.log()).await.unwrap();
-    let pages: i64 = ask(store.writing(), "PRAGMA page_count").await.remove(0).try_get_by_index(0).unwrap();
-    ask(store.writing(), &format!("PRAGMA max_page_count = {pages}")).await;
+    let pages: i64 = ask(&store.writing().now(), "PRAGMA page_count").await.remove(0).try_get_by_index(0).unwrap();
+    ask(&store.writing().now(), &format!("PRAGMA max_page_count = {pages}")).await;
     let answer = writer.submit(note()).await;
     let Err(StoreError::Unavailable { source }) = answer else { panic!("{answer:?}") };
     assert_eq!(source.code(), Some("13"));
     assert_eq!(store.tree(writer.log()).await.unwrap(), before);
-    ask(store.writing(), "PRAGMA max_page_count = 1000000").await;
+    ask(&store.writing().now(), "PRAGMA max_page_count = 1000000").await;
     assert_eq!(writer.submit(note()).await.unwrap(), Ok(Outcome::Noted));
     assert_eq!(store.tree(writer.log()).await.unwrap().size(), before.size() + 8);
     assert_eq!(store.records(writer.log(), 0, 100).await.unwrap().len(), 16);
@@ -89,7 +89,7 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
     for sql in seen {
         let explained = format!("EXPLAIN QUERY PLAN {sql}");
         let explained = Statement::from_sql_and_values(DbBackend::Sqlite, explained, ["[]".into()]);
-        let plan = store.writing().query_all_raw(explained).await.unwrap();
+        let plan = store.writing().now().query_all_raw(explained).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|row| row.try_get("", "detail").unwrap()).collect();
         let scans = steps.iter().filter(|step| step.starts_with("SCAN") && !step.contains("json_each"));
         assert_eq!(scans.count(), 0, "{sql}: {steps:?}");

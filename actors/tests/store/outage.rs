@@ -1,7 +1,8 @@
 //! The database goes away, refuses, is locked or loses its answer: nothing half-done stays, and the writer recovers.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait, DatabaseConnection, Statement, TransactionTrait as _};
@@ -148,7 +149,7 @@ async fn a_database_that_is_away_is_told_and_used_again_when_it_is_back() {
         taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
         stage.place.server("ALTER DATABASE {} ALLOW_CONNECTIONS false").await;
         stage.place.server("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'").await;
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         // Many batches, and none waits for the ones before it to find out the same.
         let waiting = (0..4000).map(|_| stage.writer.submit(note()));
         let answers = join_all(waiting.collect::<Vec<_>>()).await;
@@ -235,7 +236,7 @@ async fn a_row_somebody_keeps_locked_hurts_only_who_needs_it() {
         let outside = stage.place.outside().await;
         let lock = outside.begin().await.unwrap();
         lock.execute_unprepared("SELECT * FROM device WHERE id = 'pad-2' FOR UPDATE").await.unwrap();
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let answers = (0..200_u32).map(|number| {
             let device = u8::try_from(number % 4).unwrap();
             stage.writer.submit(job(take(&format!("r{number}"), device, 1 + number, 1, 1)))
@@ -276,6 +277,46 @@ async fn a_lone_job_that_fails_tells_nothing_to_those_who_wait() {
     .await;
 }
 
+#[tokio::test]
+async fn connections_that_fall_silent_are_left_behind() {
+    on_postgres(|stage| async move {
+        let wire = Wire::to(&stage.place.url).await;
+        let store = Store::connect(&wire.url).await.unwrap();
+        let writer = store.start_writer(log("two"), WriterSettings::default()).await.unwrap();
+        taken(done(&writer, job(take("r1", 0, 1, 1, 1))).await);
+        // Several connections of each kind, so that more than one has to be given up.
+        join_all((0..8).map(|_| store.tree(writer.log()))).await;
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        wire.silent.store(wire.made.load(Ordering::SeqCst), Ordering::SeqCst);
+        let started = Instant::now();
+        let reads = join_all((0..20).map(|_| store.tree(writer.log()))).await;
+        assert!(reads.iter().all(|tree| tree.as_ref().is_ok_and(|tree| tree.size() == EACH as u64)), "{reads:?}");
+        assert!(started.elapsed() < Duration::from_secs(12), "reads took {:?}", started.elapsed());
+        store.ping().await.unwrap();
+        let started = Instant::now();
+        taken(done(&writer, job(take("r2", 0, 2, 1, 1))).await);
+        assert!(started.elapsed() < Duration::from_secs(12), "writing took {:?}", started.elapsed());
+        assert_eq!(stage.check_log("two").await.len(), 2 * EACH);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_read_that_takes_too_long_is_given_up() {
+    on_postgres(|stage| async move {
+        let outside = stage.place.outside().await;
+        let lock = outside.begin().await.unwrap();
+        lock.execute_unprepared("LOCK TABLE device IN ACCESS EXCLUSIVE MODE").await.unwrap();
+        let started = Instant::now();
+        let read = stage.store.devices().await;
+        assert!(matches!(read, Err(StoreError::Unavailable { .. })), "{read:?}");
+        assert!(started.elapsed() < Duration::from_secs(6), "it took {:?}", started.elapsed());
+        lock.rollback().await.unwrap();
+        assert_eq!(stage.store.devices().await.unwrap().len(), 4);
+    })
+    .await;
+}
+
 /// A TCP connection to the database that can lose things.
 struct Wire {
     url: String,
@@ -287,6 +328,10 @@ struct Wire {
     cut_after: AtomicBool,
     /// Nobody gets through.
     cut: AtomicBool,
+    /// Connections made so far.
+    made: AtomicUsize,
+    /// So many of the first connections stay open and carry nothing any more.
+    silent: AtomicUsize,
 }
 
 impl Wire {
@@ -300,6 +345,8 @@ impl Wire {
             swallow_commit: AtomicBool::new(false),
             cut_after: AtomicBool::new(false),
             cut: AtomicBool::new(false),
+            made: AtomicUsize::new(0),
+            silent: AtomicUsize::new(0),
         });
         let (host, relays) = (host.to_owned(), Arc::clone(&wire));
         tokio::spawn(async move {
@@ -317,10 +364,14 @@ impl Wire {
 
 async fn relay(mut client: TcpStream, mut server: TcpStream, wire: Arc<Wire>) {
     let (mut asked, mut said) = ([0; 16384], [0; 16384]);
+    let number = wire.made.fetch_add(1, Ordering::SeqCst);
     loop {
         tokio::select! {
             read = client.read(&mut asked) => {
                 let Ok(len @ 1..) = read else { return };
+                if number < wire.silent.load(Ordering::SeqCst) {
+                    std::future::pending::<()>().await;
+                }
                 let commit = asked[..len].windows(6).any(|text| text == b"COMMIT");
                 if wire.cut.load(Ordering::SeqCst) || commit && wire.swallow_commit.swap(false, Ordering::SeqCst) {
                     return;

@@ -126,6 +126,42 @@ async fn a_store_that_forgets_or_is_no_store_is_refused() {
 }
 
 #[tokio::test]
+async fn a_postgres_server_elsewhere_must_prove_who_it_is() {
+    // Nobody answers under this address: it is for documentation (RFC 5737).
+    let elsewhere = "postgres://warifu@192.0.2.1/warifu";
+    let others = ["prefer", "require", "verify-ca", "disable", "nonsense"].map(|mode| format!("?sslmode={mode}"));
+    let tricks = ["?host=127.0.0.1&host=192.0.2.1".to_owned(), "?hostaddr=192.0.2.1".to_owned()];
+    for query in others.iter().chain(&tricks).map(String::as_str).chain([""]) {
+        let refused = Store::connect(&format!("{elsewhere}{query}")).await.err();
+        let Some(StoreError::Address(why)) = refused else { panic!("{query}: {refused:?}") };
+        assert!(query.contains("nonsense") || why.contains("sslmode=verify-full"), "{why}");
+    }
+    for near in ["localhost:1", "127.0.0.1:1", "127.1.2.3:1", "[::1]:1", "%2Fnowhere"] {
+        let away = Store::connect(&format!("postgresql://warifu@{near}/warifu")).await.err();
+        assert!(matches!(away, Some(StoreError::Unavailable { .. })), "{near}: {away:?}");
+    }
+    let away = Store::connect(&format!("{elsewhere}?sslmode=verify-full")).await.err();
+    assert!(matches!(away, Some(StoreError::Unavailable { .. })), "{away:?}");
+}
+
+#[tokio::test]
+async fn a_row_nobody_can_read_does_not_hide_the_others() {
+    everywhere(|stage| async move {
+        let registry = stage.store.registry(log("cli"));
+        registry.register_module(&module("till-1", 1)).await.unwrap();
+        registry.register_module(&module("till-2", 2)).await.unwrap();
+        stage.meddle("UPDATE device SET state = 'lost' WHERE id = 'pad-2'").await;
+        stage.meddle("UPDATE module SET certificate_sha256 = 'none' WHERE id = 'till-1'").await;
+        let devices: Vec<_> = stage.store.devices().await.unwrap().into_iter().map(|device| device.id).collect();
+        assert_eq!(devices, [device_id(0), device_id(1), device_id(3)]);
+        assert_eq!(stage.store.modules().await.unwrap(), [module("till-2", 2)]);
+        // Whoever needs just that row is told.
+        assert!(matches!(stage.store.device(&device_id(2)).await, Err(StoreError::Corrupt("device.state"))));
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_store_serves_any_thread() {
     everywhere(|stage| async move {
         let registry = stage.store.registry(log("cli"));
