@@ -21,7 +21,7 @@ use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientV
 use rustls::{RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -40,6 +40,8 @@ const HANDSHAKES: usize = 256;
 const HANDSHAKES_OF_ONE: usize = 64;
 /// A caller whose certificate nobody registered, or whose module is blocked, is told so, and has this long to ask.
 const STRANGER_STAY: Duration = Duration::from_secs(10);
+/// How often it is asked whose the certificate of an open connection is.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Connections of strangers, and of one of them.
 const STRANGERS: usize = 64;
 const STRANGERS_OF_ONE: usize = 4;
@@ -162,14 +164,18 @@ where
             tokio::spawn(async move {
                 match tokio::time::timeout(HANDSHAKE, handshake(&acceptor, stream)).await {
                     Ok(Ok((tls, certificate))) => {
-                        let standing = standing(certificate).await;
+                        let whose = standing(certificate).await;
                         drop((turn, share));
-                        let Some(place) = places.take(certificate, standing) else {
+                        let Some(place) = places.take(certificate, whose) else {
                             return turn_away("full");
                         };
                         let peer = Peer { certificate, address };
+                        let (cut, heard) = oneshot::channel();
+                        let wire = Wire::new(tls, peer, limits.idle, place, whose, heard);
                         // Fails only while the server is stopping.
-                        let _ = ready.send(Ok(Wire::new(tls, peer, limits.idle, place, standing))).await;
+                        let _ = ready.send(Ok(wire)).await;
+                        drop(ready);
+                        watch(cut, move || standing(certificate)).await;
                     }
                     // A flood of these must not flood the log: they are counted, and the audit log has some of them.
                     Ok(Err(error)) => {
@@ -187,6 +193,22 @@ where
         }
     });
     ReceiverStream::new(stream)
+}
+
+/// Asks now and then whose a connection's certificate is, for as long as the connection is there, and cuts it when its
+/// module was blocked meanwhile.
+async fn watch<F: Future<Output = Standing>>(mut cut: oneshot::Sender<()>, standing: impl Fn() -> F) {
+    loop {
+        tokio::select! {
+            () = cut.closed() => return,
+            () = tokio::time::sleep(ASK_AGAIN) => {}
+        }
+        if standing().await == Standing::Stranger {
+            // It may have ended by itself.
+            let _ = cut.send(());
+            return;
+        }
+    }
 }
 
 /// The places of connections. Strangers have their own: they cannot take a module's.
@@ -249,18 +271,28 @@ pub struct Wire {
     preface_due: Instant,
     /// When it is cut whatever comes.
     end: Option<Instant>,
+    /// Rings when its module was blocked.
+    cut: oneshot::Receiver<()>,
     alarm: Pin<Box<Sleep>>,
     _place: Place,
 }
 
 impl Wire {
-    fn new(tls: TlsStream<TcpStream>, peer: Peer, idle: Duration, place: Place, standing: Standing) -> Self {
+    fn new(
+        tls: TlsStream<TcpStream>,
+        peer: Peer,
+        idle: Duration,
+        place: Place,
+        standing: Standing,
+        cut: oneshot::Receiver<()>,
+    ) -> Self {
         let now = Instant::now();
         let preface_due = now + HANDSHAKE;
         let alarm = Box::pin(tokio::time::sleep_until(preface_due.min(now + idle)));
         metrics::gauge!("warifu_connections").increment(1.0);
         let end = (standing == Standing::Stranger).then(|| now + STRANGER_STAY);
-        Self { tls, peer, idle, last_read: now, preface_left: PREFACE, preface_due, end, alarm, _place: place }
+        let preface_left = PREFACE;
+        Self { tls, peer, idle, last_read: now, preface_left, preface_due, end, cut, alarm, _place: place }
     }
 
     /// When it is cut if nothing more comes.
@@ -288,6 +320,9 @@ impl Connected for Wire {
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
+        if let Poll::Ready(Ok(())) = Pin::new(&mut self.cut).poll(cx) {
+            return Poll::Ready(Err(io::ErrorKind::PermissionDenied.into()));
+        }
         if let Poll::Ready(read) = Pin::new(&mut self.tls).poll_read(cx, buffer) {
             self.last_read = Instant::now();
             if self.end.is_some_and(|end| end <= self.last_read) {

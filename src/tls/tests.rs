@@ -1,6 +1,7 @@
 //! One caller cannot keep the others out, and each connection shows its certificate.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind};
@@ -132,4 +133,28 @@ async fn a_stranger_stays_for_a_short_time_only() {
     assert!(
         (STRANGER_STAY - Duration::from_secs(1)..STRANGER_STAY + Duration::from_secs(1)).contains(&begun.elapsed())
     );
+}
+
+#[tokio::test]
+async fn a_module_that_is_blocked_loses_the_connections_it_has() {
+    let stage = stage();
+    let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = tcp.local_addr().unwrap();
+    let patient = Limits { idle: Duration::from_secs(3600), ..LIMITS };
+    let blocked = Arc::new(AtomicBool::new(false));
+    let asked = blocked.clone();
+    let standing = move |_| {
+        let blocked = asked.load(Ordering::Relaxed);
+        async move { if blocked { Standing::Stranger } else { Standing::Known } }
+    };
+    let mut connections = incoming(tcp, stage.server.clone(), patient, |_| {}, standing);
+    let _client = dial(&stage.module("till"), server, "127.0.0.1").await;
+    let mut wire = connections.next().await.unwrap().unwrap();
+    wire.preface_left = 0;
+    tokio::time::pause();
+    let read = tokio::time::timeout(ASK_AGAIN * 2 + Duration::from_secs(1), wire.read_u8());
+    assert!(read.await.is_err(), "a module that is not blocked stays");
+    blocked.store(true, Ordering::Relaxed);
+    let error = tokio::time::timeout(ASK_AGAIN * 2, wire.read_u8()).await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
 }
