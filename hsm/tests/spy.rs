@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use support::device::Device;
-use support::slot::{self, SHARED, config, specs};
+use support::slot::{self, PIN, SHARED, config, specs};
 use warifu_core::card::Pan;
 use warifu_core::frame::SealedFrame;
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
-use warifu_hsm::pkcs11::{Slot, provision};
+use warifu_hsm::pkcs11::{Pin, Slot, provision};
 use warifu_hsm::{CallTally, Hsm};
 
 const SPY_MISSING: &str = "the PKCS#11 spy is not installed. Type: sudo apt-get install opensc-pkcs11";
@@ -64,11 +64,19 @@ fn every_call_the_spy_saw_is_in_a_tally_and_the_other_way_round() {
         std::env::set_var("PKCS11SPY", slot::module());
         std::env::set_var("PKCS11SPY_OUTPUT", log.path());
     }
+    // Slots that cannot be opened were asked, too.
+    let mut tally = CallTally::default();
+    for (label, pin) in [("no such token", PIN), (SHARED, "000000")] {
+        let mut config = config(label);
+        config.module = spy.clone();
+        config.pin = Pin::copied(pin);
+        assert!(Slot::open_counted(config, &mut tally).is_err());
+    }
     let mut config = config(SHARED);
     config.module = spy;
     config.cache_nodes = 150;
     let slot = Slot::open(config).unwrap();
-    let mut tally = slot.take_calls();
+    tally.add(&slot.take_calls());
 
     // A slot provisioned twice, and a session that cannot be made, are calls too.
     assert!(provision::create_service_keys(&slot).is_err());
@@ -113,5 +121,5 @@ fn every_call_the_spy_saw_is_in_a_tally_and_the_other_way_round() {
 
     let (witnessed, told) = (witnessed(log.path()), told(&tally));
     assert_eq!(witnessed, told, "left: what the spy saw; right: what the tallies say");
-    assert!(told["C_DeriveKey"] > 200 && told["C_Decrypt"] > 30 && told["C_Finalize"] == 1);
+    assert!(told["C_DeriveKey"] > 200 && told["C_Decrypt"] > 30 && told["C_Finalize"] == 3);
 }

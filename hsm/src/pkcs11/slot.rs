@@ -51,17 +51,39 @@ pub(super) struct OpenSlot {
 
 impl Slot {
     /// Loads the module, finds the slot, logs in, and has the slot open a known frame.
+    ///
+    /// # Errors
+    /// When the slot cannot be used; the calls made until then are forgotten, see [`Slot::open_counted`].
     pub fn open(config: SlotConfig) -> Result<Self, HsmError> {
+        Self::open_counted(config, &mut CallTally::default())
+    }
+
+    /// As [`Slot::open`]. Where that fails, `made` tells of all calls made until then, those to leave the module among
+    /// them; an open slot tells of its own ([`Slot::take_calls`]).
+    ///
+    /// # Errors
+    /// When the slot cannot be used.
+    pub fn open_counted(config: SlotConfig, made: &mut CallTally) -> Result<Self, HsmError> {
         let mut calls = CallTally::default();
-        let module = ModuleUse::acquire(&config.module, &mut calls)?;
-        let slot = find(&module.pkcs11, &config.token_label, &mut calls)?;
-        calls.count("C_OpenSession");
-        let keeper = module.pkcs11.open_ro_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
-        calls.count("C_Login");
-        match keeper.login_with_raw(UserType::User, &config.pin.raw()) {
-            Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-            Err(cause) => return Err(ckr::of_cryptoki("C_Login", cause)),
+        let opened = Self::begin_use(config, &mut calls);
+        if opened.is_err() {
+            made.add(&calls);
         }
+        opened
+    }
+
+    /// Counts into `calls` what no slot will tell of.
+    fn begin_use(config: SlotConfig, calls: &mut CallTally) -> Result<Self, HsmError> {
+        let module = ModuleUse::acquire(&config.module, calls)?;
+        let (slot, keeper) = match log_in(&module, &config, calls) {
+            Ok(logged_in) => logged_in,
+            Err(error) => {
+                if let Err(cause) = module.release(calls) {
+                    tracing::warn!(%cause, "the PKCS#11 module did not shut down in order");
+                }
+                return Err(error);
+            }
+        };
         let open = Self(Arc::new(OpenSlot {
             keeper: Mutex::new(Some(keeper)),
             module,
@@ -69,10 +91,18 @@ impl Slot {
             token_label: config.token_label,
             cache_nodes: config.cache_nodes,
             accept_non_p2pe: config.accept_non_p2pe,
-            calls: Mutex::new(calls),
+            calls: Mutex::new(calls.take()),
         }));
-        self_test::run(&open.plain_session()?)?;
-        Ok(open)
+        match open.plain_session().and_then(|session| self_test::run(&session)) {
+            Ok(()) => Ok(open),
+            Err(error) => {
+                match open.close() {
+                    Ok(closing) => calls.add(&closing),
+                    Err(cause) => tracing::warn!(%cause, "the slot was not closed in order"),
+                }
+                Err(error)
+            }
+        }
     }
 
     /// Opens a session for one thread, with these base derivation keys: each is looked up, its attributes checked,
@@ -194,6 +224,26 @@ impl HsmFactory for SlotFactory {
 
     fn take_calls(&self) -> CallTally {
         self.slot.take_calls()
+    }
+}
+
+/// Finds the slot and logs in; the session given back holds the login.
+fn log_in(
+    module: &Module,
+    config: &SlotConfig,
+    calls: &mut CallTally,
+) -> Result<(cryptoki::slot::Slot, Session), HsmError> {
+    let slot = find(&module.pkcs11, &config.token_label, calls)?;
+    calls.count("C_OpenSession");
+    let keeper = module.pkcs11.open_ro_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
+    calls.count("C_Login");
+    match keeper.login_with_raw(UserType::User, &config.pin.raw()) {
+        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok((slot, keeper)),
+        Err(cause) => {
+            // A session closes when it is dropped.
+            calls.count("C_CloseSession");
+            Err(ckr::of_cryptoki("C_Login", cause))
+        }
     }
 }
 
