@@ -9,6 +9,7 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ use crate::supervisor::pause;
 
 /// Pause between two tries to tell a busy deriver to stop.
 const STOP_RETRY: Duration = Duration::from_millis(10);
+
+/// How long the first session may take to open.
+const FIRST_SESSION: Duration = Duration::from_secs(60);
 
 /// Something to be done in the HSM.
 pub trait Visit: Send + 'static {
@@ -50,6 +54,9 @@ pub enum VisitError {
     /// There is no session at the moment.
     #[error("there is no HSM session at the moment")]
     Away,
+    /// The HSM has not come back from a call for too long.
+    #[error("the HSM does not answer")]
+    Hangs,
     /// The thread panicked over it.
     #[error("the key deriver panicked")]
     Panicked,
@@ -63,19 +70,65 @@ pub enum VisitError {
 pub struct KeyDeriver {
     errands: SyncSender<Box<dyn Errand>>,
     up: watch::Receiver<bool>,
+    busy: Arc<Busy>,
+}
+
+/// Since when the thread is in the HSM, where it can hang.
+struct Busy {
+    epoch: Instant,
+    /// Milliseconds after the epoch and one more; 0 while it is not.
+    since: AtomicU64,
+    /// How long it may be.
+    patience: Duration,
+}
+
+impl Busy {
+    fn new(patience: Duration) -> Self {
+        Self { epoch: Instant::now(), since: AtomicU64::new(0), patience }
+    }
+
+    /// Does something in the HSM. What is done must not panic.
+    fn during<T>(&self, ask: impl FnOnce() -> T) -> T {
+        let since = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
+        self.since.store(since, Ordering::Relaxed);
+        let answer = ask();
+        self.since.store(0, Ordering::Relaxed);
+        answer
+    }
+
+    /// How long until it hangs, if nothing comes of what it does now; zero when it does.
+    fn left(&self) -> Duration {
+        match self.since.load(Ordering::Relaxed) {
+            0 => self.patience,
+            since => (Duration::from_millis(since - 1) + self.patience).saturating_sub(self.epoch.elapsed()),
+        }
+    }
+
+    fn hangs(&self) -> bool {
+        self.left().is_zero()
+    }
 }
 
 impl KeyDeriver {
-    /// Starts a deriver and waits for its first session.
+    /// Starts a deriver and waits for its first session. A call of the HSM may take as long as `patience`: then
+    /// whoever waits is let go, and nobody let in until the HSM comes back.
     ///
     /// # Errors
     /// When the first session cannot be opened, or there is no thread to be had.
-    pub fn start(index: usize, factory: Arc<dyn HsmFactory>, log: AuditLog, queue: usize) -> Result<Self, VisitError> {
+    pub fn start(
+        index: usize,
+        factory: Arc<dyn HsmFactory>,
+        log: AuditLog,
+        queue: usize,
+        patience: Duration,
+    ) -> Result<Self, VisitError> {
+        let busy = Arc::new(Busy::new(patience));
         let (errands, asked) = sync_channel(queue.max(1));
         let (up, is_up) = watch::channel(false);
         let (first, opened) = std::sync::mpsc::channel();
+        let work_busy = Arc::clone(&busy);
         let work = move || {
-            let mut bench = Bench { factory, log, session: None, failures: 0, up };
+            let mut bench = Bench { factory, log, session: None, failures: 0, up, busy: work_busy };
             let ready = bench.open();
             let go_on = ready.is_ok();
             if first.send(ready).is_ok() && go_on {
@@ -84,33 +137,43 @@ impl KeyDeriver {
         };
         let thread = thread::Builder::new().name(format!("key-deriver-{index}"));
         thread.spawn(work).map_err(|_| VisitError::Away)?;
-        match opened.recv() {
-            Ok(Ok(())) => Ok(Self { errands, up: is_up }),
+        match opened.recv_timeout(FIRST_SESSION) {
+            Ok(Ok(())) => Ok(Self { errands, up: is_up, busy }),
             Ok(Err(error)) => Err(error),
-            Err(_) => Err(VisitError::Panicked),
+            Err(RecvTimeoutError::Timeout) => Err(VisitError::Hangs),
+            Err(RecvTimeoutError::Disconnected) => Err(VisitError::Panicked),
         }
     }
 
-    /// Whether it has a session.
+    /// Whether it has a session that answers.
     pub fn is_up(&self) -> bool {
-        *self.up.borrow()
+        *self.up.borrow() && !self.busy.hangs()
     }
 
     /// Visits the HSM. The record is written by whoever takes the result further, see [`Due`].
     pub async fn visit<V: Visit>(&self, visit: V, record: Record) -> Visited<V::Reply> {
-        if !self.is_up() {
-            return Visited { result: Err(VisitError::Away), due: None };
+        let nothing = |error| Visited { result: Err(error), due: None };
+        if self.busy.hangs() {
+            return nothing(VisitError::Hangs);
         }
-        let (reply, told) = oneshot::channel();
-        let refused = match self.errands.try_send(Box::new(Asked { visit, record, reply })) {
-            Ok(()) => match told.await {
-                Ok(visited) => return visited,
-                Err(_) => VisitError::Panicked,
-            },
-            Err(TrySendError::Full(_)) => VisitError::Busy,
-            Err(TrySendError::Disconnected(_)) => VisitError::Away,
-        };
-        Visited { result: Err(refused), due: None }
+        if !self.is_up() {
+            return nothing(VisitError::Away);
+        }
+        let (reply, mut told) = oneshot::channel();
+        match self.errands.try_send(Box::new(Asked { visit, record, reply })) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => return nothing(VisitError::Busy),
+            Err(TrySendError::Disconnected(_)) => return nothing(VisitError::Away),
+        }
+        loop {
+            match tokio::time::timeout(self.busy.left(), &mut told).await {
+                Ok(Ok(visited)) => return visited,
+                Ok(Err(_)) => return nothing(VisitError::Panicked),
+                // What comes late nobody takes: its record goes to the collector.
+                Err(_) if self.busy.hangs() => return nothing(VisitError::Hangs),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Finishes what is queued, closes the session and ends the thread; resolves when that is done.
@@ -140,6 +203,7 @@ struct Bench {
     /// Sessions lost or not opened since the last visit that went well.
     failures: usize,
     up: watch::Sender<bool>,
+    busy: Arc<Busy>,
 }
 
 /// Whether a session can be used again.
@@ -166,7 +230,10 @@ impl Bench {
                     errand.refuse();
                     Fate::Spoiled
                 }
-                Some(session) => errand.run(session.as_mut(), &self.log, std::mem::take(&mut panic_next)),
+                Some(session) => {
+                    let panic = std::mem::take(&mut panic_next);
+                    self.busy.during(|| errand.run(session.as_mut(), &self.log, panic))
+                }
             };
             match fate {
                 Fate::Kept => self.failures = 0,
@@ -198,7 +265,7 @@ impl Bench {
     }
 
     fn open(&mut self) -> Result<(), VisitError> {
-        let opened = catch_unwind(AssertUnwindSafe(|| self.factory.session()));
+        let opened = self.busy.during(|| catch_unwind(AssertUnwindSafe(|| self.factory.session())));
         let opened = match opened {
             Ok(opened) => opened.map_err(VisitError::Hsm),
             Err(_) => Err(VisitError::Panicked),
@@ -225,7 +292,7 @@ impl Bench {
     /// Drops the session, whatever it does about it.
     fn close(&mut self) {
         if let Some(session) = self.session.take()
-            && catch_unwind(AssertUnwindSafe(|| drop(session))).is_err()
+            && self.busy.during(|| catch_unwind(AssertUnwindSafe(|| drop(session)))).is_err()
         {
             tracing::error!("an HSM session panicked while it was closed");
         }
@@ -297,6 +364,10 @@ struct Asked<V: Visit> {
 impl<V: Visit> Errand for Asked<V> {
     fn run(self: Box<Self>, hsm: &mut dyn Hsm, log: &AuditLog, panic: bool) -> Fate {
         let Self { visit, mut record, reply } = *self;
+        if reply.is_closed() {
+            // Let go while the HSM hung: it is not asked for nobody.
+            return Fate::Kept;
+        }
         let done = catch_unwind(AssertUnwindSafe(|| {
             assert!(!panic, "injected fault");
             visit.run(hsm, &mut record)

@@ -247,7 +247,7 @@ fn refusal_of(error: &VisitError) -> Refusal {
         VisitError::Busy => Refusal::Busy,
         VisitError::Panicked => Refusal::Internal,
         VisitError::Hsm(HsmError::Sealed) => Refusal::Internal,
-        VisitError::Away | VisitError::Hsm(_) => Refusal::HsmUnavailable,
+        VisitError::Away | VisitError::Hangs | VisitError::Hsm(_) => Refusal::HsmUnavailable,
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
-use warifu_hsm::HsmFactory;
+use warifu_hsm::{CallTally, HsmFactory};
 
 use super::health::pulse;
 use super::{Gates, House, Inner, Settings};
@@ -18,12 +18,15 @@ use crate::directory::{Directory, Staff, watch_registry};
 use crate::gate::{Gate, GateError, Limits};
 use crate::key_deriver::{KeyDeriver, VisitError};
 use crate::key_manager::{KeyManager, NonP2pe};
-use crate::record::Kind;
+use crate::record::{Kind, Record};
 use crate::store::audit::LogIdError;
-use crate::store::{LogId, Store, StoreError};
+use crate::store::job::{Intent, Job};
+use crate::store::{LogId, Store, StoreError, WriterSettings};
 use crate::supervisor::{NoSystem, Supervisor};
 use crate::tokenizer::Tokenizer;
 
+/// How long one call of the HSM may take before whoever waits for it is let go.
+const HSM_PATIENCE: Duration = Duration::from_secs(10);
 /// Visits one deriver may have waiting.
 const EACH_DERIVER: usize = 64;
 /// Messages beyond the requests in flight: signing, settling, links.
@@ -86,54 +89,48 @@ impl House {
         let writer = store.start_writer(instance, settings.writer).await?;
         let log = AuditLog::start(writer, Arc::clone(&clock), supervisor.clone());
         log.write(Vec::new(), vec![started(&log, &settings)]).await?;
-        let derivers = open_sessions(&settings, &hsm, &log).await?;
-        let written = tokio::time::timeout(FIRST_RECORDS, log.owed().wait_for(|owed| *owed == 0)).await.is_ok();
-        if !written {
-            return Err(StartError::Audit);
+        let mut office = Office { settings, store, log, supervisor, derivers: Vec::new() };
+        let built = match office.open_sessions(&hsm).await {
+            Ok(()) => office.build(acquirer, clock).await,
+            Err(error) => Err(error),
+        };
+        match built {
+            Ok((gates, acquirer_is_up)) => Ok(office.open(gates, hsm, acquirer_is_up)),
+            Err(error) => {
+                office.close(&hsm).await;
+                Err(error)
+            }
         }
-        let (acquirer_up, acquirer_is_up) = watch::channel(true);
-        let office = Office { settings, store, log, supervisor, derivers };
-        let link = office.link(acquirer, clock, acquirer_up);
-        let keys = office.keys();
-        let auditor = office.auditor(&keys);
-        let tokenizer = office.tokenizer(&auditor, &keys);
-        let (strays, left) = mpsc::channel(office.settings.admission.saturating_mul(4).max(1024));
-        let horizon = office.settings.acquirer_timeout + office.settings.queue_wait + MARGIN;
-        let mut settler = Settler::new(office.store.clone(), office.log.clone(), link.clone(), left, horizon);
-        let recovered = settler.recover().await?;
-        if recovered > 0 {
-            tracing::warn!(payments = recovered, "payments an earlier process left open are being settled");
+    }
+
+    /// Writes down that a server did not start, and the calls to the HSM nobody else tells of.
+    ///
+    /// # Errors
+    /// When that cannot be written.
+    pub async fn not_started(
+        instance: &str,
+        store: &Store,
+        clock: &dyn Clock,
+        calls: &CallTally,
+        cause: &'static str,
+    ) -> Result<(), StartError> {
+        let writer = store.start_writer(LogId::parse(instance)?, WriterSettings::default()).await?;
+        let record = Record::new(clock.now_ms(), Kind::HsmFailed).with_calls(calls).because(cause);
+        let written = writer.submit(Job { intent: Intent::Note, records: vec![record] });
+        match tokio::time::timeout(FIRST_RECORDS, written).await {
+            Ok(written) => Ok(written.map(drop)?),
+            Err(_) => Err(StartError::Audit),
         }
-        office.supervisor.runtime().spawn(settler.run());
-        let cashier = office.cashier(&tokenizer, &link, strays);
-        let directory = office.directory(&tokenizer, &cashier);
-        let gates = Gates { directory, auditor, keys, tokenizer, cashier, acquirer: link };
-        Ok(office.open(gates, hsm, acquirer_is_up))
     }
 }
 
-fn started(log: &AuditLog, settings: &Settings) -> crate::record::Record {
+fn started(log: &AuditLog, settings: &Settings) -> Record {
     let mut modes: Vec<_> = settings.bdks.iter().map(|bdk| bdk.mode.name()).collect();
     modes.sort_unstable();
     modes.dedup();
     let mut record = log.record(Kind::ServerStarted).because(concat!("version ", env!("CARGO_PKG_VERSION")));
     record.mode = Some(modes.join(" "));
     record
-}
-
-async fn open_sessions(
-    settings: &Settings,
-    hsm: &Arc<dyn HsmFactory>,
-    log: &AuditLog,
-) -> Result<Vec<KeyDeriver>, StartError> {
-    let mut derivers = Vec::with_capacity(settings.derivers);
-    let queue = EACH_DERIVER.saturating_mul(settings.derivers);
-    for index in 0..settings.derivers {
-        let (factory, log) = (Arc::clone(hsm), log.clone());
-        let opening = tokio::task::spawn_blocking(move || KeyDeriver::start(index, factory, log, queue)).await;
-        derivers.push(opening.unwrap_or(Err(VisitError::Panicked)).map_err(StartError::Hsm)?);
-    }
-    Ok(derivers)
 }
 
 /// What the actors are made with.
@@ -146,6 +143,64 @@ struct Office {
 }
 
 impl Office {
+    /// Opens the sessions and waits until their records are durable.
+    async fn open_sessions(&mut self, hsm: &Arc<dyn HsmFactory>) -> Result<(), StartError> {
+        let queue = EACH_DERIVER.saturating_mul(self.settings.derivers);
+        for index in 0..self.settings.derivers {
+            let (factory, log) = (Arc::clone(hsm), self.log.clone());
+            let start = move || KeyDeriver::start(index, factory, log, queue, HSM_PATIENCE);
+            let opening = tokio::task::spawn_blocking(start).await;
+            self.derivers.push(opening.unwrap_or(Err(VisitError::Panicked)).map_err(StartError::Hsm)?);
+        }
+        if self.is_written().await { Ok(()) } else { Err(StartError::Audit) }
+    }
+
+    /// Whether every use of the HSM has its record, after a while.
+    async fn is_written(&self) -> bool {
+        tokio::time::timeout(FIRST_RECORDS, self.log.owed().wait_for(|owed| *owed == 0)).await.is_ok()
+    }
+
+    /// After a start that failed: closes the sessions, and writes down what was done with them.
+    async fn close(&self, hsm: &Arc<dyn HsmFactory>) {
+        for deriver in &self.derivers {
+            if tokio::time::timeout(FIRST_RECORDS, deriver.stop()).await.is_err() {
+                tracing::error!("a key deriver did not stop in time");
+            }
+        }
+        let calls = hsm.take_calls();
+        if calls.total() > 0 {
+            let record = self.log.record(Kind::HsmFailed).with_calls(&calls);
+            drop(self.log.due(record.because("the server did not start")));
+        }
+        if !self.is_written().await {
+            tracing::error!("the records of a start that failed could not be written");
+        }
+    }
+
+    /// Makes the actors, and takes up what an earlier life left open.
+    async fn build(
+        &self,
+        acquirer: Arc<dyn Acquirer>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Gates, watch::Receiver<bool>), StartError> {
+        let (acquirer_up, acquirer_is_up) = watch::channel(true);
+        let link = self.link(acquirer, clock, acquirer_up);
+        let keys = self.keys();
+        let auditor = self.auditor(&keys);
+        let tokenizer = self.tokenizer(&auditor, &keys);
+        let (strays, left) = mpsc::channel(self.settings.admission.saturating_mul(4).max(1024));
+        let horizon = self.settings.acquirer_timeout + self.settings.queue_wait + MARGIN;
+        let mut settler = Settler::new(self.store.clone(), self.log.clone(), link.clone(), left, horizon);
+        let recovered = settler.recover().await?;
+        if recovered > 0 {
+            tracing::warn!(payments = recovered, "payments an earlier process left open are being settled");
+        }
+        self.supervisor.runtime().spawn(settler.run());
+        let cashier = self.cashier(&tokenizer, &link, strays);
+        let directory = self.directory(&tokenizer, &cashier);
+        Ok((Gates { directory, auditor, keys, tokenizer, cashier, acquirer: link }, acquirer_is_up))
+    }
+
     /// For actors that are asked on behalf of admitted requests: nobody leaves before their answer, because it may
     /// carry what must be written down.
     fn inside(&self) -> Limits {

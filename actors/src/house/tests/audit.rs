@@ -1,15 +1,18 @@
 //! The audit log: no audit, no service; every use of the HSM has its record, and every record its use.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use warifu_core::refusal::Refusal;
 
-use super::support::{CARD, Fault, Mood, Scene, Stage, eventually, play, play_on};
+use super::support::{CARD, Fault, Mood, Scene, Scripted, Stage, TODAY_MS, eventually, play, play_on};
 use crate::auditor::Sign;
-use crate::house::Vital;
+use crate::clock::RuntimeClock;
+use crate::house::{House, StartError, Vital};
 use crate::record::Kind;
 use crate::store::LogId;
+use crate::supervisor::run;
 
 /// Compares what the HSM saw with what the log says of it, call by call.
 pub(super) async fn calls_are_accounted_for(scene: &Scene) {
@@ -109,6 +112,34 @@ fn every_call_of_a_whole_life_has_its_record() {
         assert_eq!(kinds.first(), Some(&Kind::ServerStarted));
         assert_eq!(kinds.last(), Some(&Kind::ServerStopped));
         assert!(kinds.contains(&Kind::AuditSigned));
+    });
+}
+
+#[test]
+fn a_start_that_fails_has_written_down_its_calls_when_it_is_told() {
+    let stage = Stage::new();
+    stage.hsm.fail_next("session", Fault::Outage);
+    run(async {
+        let refused = stage.start(Arc::new(Scripted::default())).await.err();
+        assert!(matches!(refused, Some(StartError::Hsm(_))), "{refused:?}");
+        let store = stage.store().await;
+        let log = LogId::parse("test-1").unwrap();
+        let told = async || {
+            let records = store.records(&log, 0, 100).await.unwrap();
+            let calls = records
+                .into_iter()
+                .flat_map(|record| serde_json::from_str::<crate::record::Record>(&record.line).unwrap().calls);
+            calls.collect::<BTreeMap<String, u32>>()
+        };
+        assert_eq!(told().await, stage.hsm.calls());
+        assert_eq!(told().await.get("session"), Some(&1));
+
+        // What the slot itself was asked before there was a house.
+        let mut calls = warifu_hsm::CallTally::default();
+        calls.count("C_Login");
+        let clock = RuntimeClock::starting_at(TODAY_MS);
+        House::not_started("test-1", &store, &clock, &calls, "the HSM could not be opened").await.unwrap();
+        assert_eq!(told().await.get("C_Login"), Some(&1));
     });
 }
 

@@ -4,10 +4,12 @@ use std::time::{Duration, Instant};
 
 use warifu_core::payment::State;
 use warifu_core::refusal::Refusal;
+use warifu_hsm::{Hsm, HsmError};
 
 use super::support::{CARD, Fault, Keypad, Scene, caller, certificate, eventually, play};
 use crate::house::Actor;
-use crate::record::Kind;
+use crate::key_deriver::{KeyDeriver, Visit, VisitError};
+use crate::record::{Kind, Record};
 
 /// Longest time an actor may be away.
 const BACK: Duration = Duration::from_millis(100);
@@ -119,6 +121,52 @@ fn a_panic_inside_the_hsms_library_costs_one_session_and_one_request() {
         .await;
         assert_eq!(scene.hsm.calls().get("close"), Some(&3));
         scene.caused(Kind::HsmFailed, "the key deriver panicked").await;
+        every_call_is_accounted_for(&scene).await;
+    });
+}
+
+/// Stays in the HSM until it is told to come out, and draws random bytes then.
+struct Stay(std::sync::mpsc::Receiver<()>);
+
+impl Visit for Stay {
+    type Reply = ();
+
+    fn run(self, hsm: &mut dyn Hsm, _: &mut Record) -> Result<(), HsmError> {
+        let _ = self.0.recv();
+        hsm.random(&mut [0; 8])
+    }
+}
+
+#[test]
+fn an_hsm_that_hangs_lets_everybody_go_and_nobody_in_until_it_is_back() {
+    play(|scene, _, _| async move {
+        let (log, patience) = (scene.house.0.log.clone(), Duration::from_millis(300));
+        let start = {
+            let (hsm, log) = (scene.hsm.clone(), log.clone());
+            move || KeyDeriver::start(9, hsm, log, 8, patience)
+        };
+        let deriver = tokio::task::spawn_blocking(start).await.unwrap().ok().unwrap();
+        let visit = |deriver: KeyDeriver| {
+            let (come_out, stay) = std::sync::mpsc::channel();
+            let record = log.record(Kind::HsmFailed);
+            (come_out, tokio::spawn(async move { deriver.visit(Stay(stay), record).await.result.map_err(drop) }))
+        };
+        let before = Instant::now();
+        let (first, hung) = visit(deriver.clone());
+        let (second, behind) = visit(deriver.clone());
+        assert_eq!((hung.await.unwrap(), behind.await.unwrap()), (Err(()), Err(())));
+        assert!(before.elapsed() >= patience && !deriver.is_up());
+        let refused = deriver.visit(Stay(std::sync::mpsc::channel().1), log.record(Kind::HsmFailed)).await;
+        assert!(matches!(refused.result, Err(VisitError::Hangs)) && refused.due.is_none());
+        assert_eq!(scene.hsm.calls().get("random"), None);
+
+        // It comes back: what it did late has its record, and who was let go is not served any more.
+        drop((first, second));
+        eventually("the way in", async || deriver.is_up().then_some(())).await;
+        let (third, served) = visit(deriver.clone());
+        drop(third);
+        assert_eq!(served.await.unwrap(), Ok(()));
+        assert_eq!(scene.hsm.calls().get("random"), Some(&2));
         every_call_is_accounted_for(&scene).await;
     });
 }

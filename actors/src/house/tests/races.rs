@@ -155,3 +155,39 @@ fn two_servers_asked_for_one_request_never_call_its_own_frame_used() {
         assert_eq!(acquirer.authorizations(), 20);
     });
 }
+
+#[test]
+fn a_module_has_its_share_and_leaves_room_for_the_others() {
+    let mut stage = Stage::new();
+    stage.settings.admission = 8;
+    play_on(&stage, |scene, acquirer, keypad| async move {
+        let other = scene.keypad(2, "keypad-2", "shop-2").await;
+        acquirer.become_mood(Mood::ApprovingEndlessly);
+        let ask = |name: &str, counter| {
+            let (house, asked) = (scene.house.clone(), authorize(name, 1200, keypad.seal(counter, CARD)));
+            tokio::spawn(async move { house.authorize(&caller(1), asked).await })
+        };
+        let free = || scene.house.0.admission.available_permits();
+        let _first = ask("r1", 1);
+        eventually("the question", async || (acquirer.heard() == 1).then_some(())).await;
+        let _again = ask("r1", 1);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!(free(), 7, "whoever waits for the same request takes no room");
+        assert_eq!(ask("r2", 2).await.unwrap().err(), Some(Refusal::Busy));
+        let asked = super::support::tokenize("r1", other.seal(1, CARD));
+        scene.house.tokenize(&caller(2), asked).await.unwrap();
+    });
+}
+
+#[test]
+fn a_full_house_writes_down_no_bad_requests_either() {
+    play(|scene, _, _| async move {
+        let note = async || scene.house.note_refusal(&caller(1), None, Refusal::AmountInvalid).await;
+        assert_eq!(note().await, Refusal::AmountInvalid);
+        let all = u32::try_from(scene.house.settings().admission).unwrap();
+        let full = scene.house.0.admission.acquire_many(all).await.unwrap();
+        assert_eq!(note().await, Refusal::Busy);
+        drop(full);
+        assert_eq!(note().await, Refusal::AmountInvalid);
+    });
+}

@@ -75,9 +75,14 @@ impl Stage {
         format!("sqlite://{}?mode=rwc", self.file("store.db").display())
     }
 
+    /// The store as another process sees it.
+    pub(super) async fn store(&self) -> Store {
+        Store::connect(&self.url()).await.unwrap()
+    }
+
     /// Opens the house on it.
     pub(super) async fn start(&self, acquirer: Arc<dyn Acquirer>) -> Result<Scene, StartError> {
-        let store = Store::connect(&self.url()).await.unwrap();
+        let store = self.store().await;
         store.migrate().await.unwrap();
         let clock = Arc::new(RuntimeClock::starting_at(TODAY_MS));
         let hsm = Arc::clone(&self.hsm);
