@@ -16,12 +16,12 @@ use warifu_actors::clock::{Clock, SystemClock};
 use warifu_actors::house::Settings;
 use warifu_actors::store::module::ModuleState;
 use warifu_actors::store::{Store, StoreError, WriterSettings};
-use warifu_hsm::HsmError;
 use warifu_hsm::pkcs11::Slot;
+use warifu_hsm::{CallTally, HsmError};
 
 use crate::config::{AcquirerKind, Config, Server, StoreSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
-use crate::hsm::{Door, close_slot, open_slot};
+use crate::hsm::{Door, close_slot, open_slot_counted};
 use crate::http;
 use crate::identity::CertificateId;
 use crate::process::{self, Privacy};
@@ -86,13 +86,27 @@ impl App {
         };
         fs::create_dir_all(&config.server.data_dir).or_exit(Exit::Usage, "make server.data_dir")?;
         let store = open_store(&config.store).await?;
-        let slot = open_slot(&config.hsm)?;
+        let mut calls = CallTally::default();
+        let slot = match open_slot_counted(&config.hsm, &mut calls) {
+            Ok(slot) => slot,
+            Err(failure) => {
+                note_calls(&config, &store, &calls).await;
+                return Err(failure);
+            }
+        };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
         let door = Door::new(&slot, config.bdks.clone());
-        let house = House::start(settings(&config, posture), store.clone(), door.clone(), acquirer, clock)
-            .await
-            .map_err(|error| Failure::new(exit_of(&error), format_args!("could not start: {error}")))?;
+        let started = House::start(settings(&config, posture), store.clone(), door.clone(), acquirer, clock).await;
+        let house = match started {
+            Ok(house) => house,
+            Err(error) => {
+                calls = door.close();
+                calls.add(&close_slot(slot));
+                note_calls(&config, &store, &calls).await;
+                return Err(Failure::new(exit_of(&error), format_args!("could not start: {error}")));
+            }
+        };
         let services = Services::new(house.clone(), posture, &config.server)
             .await
             .or_exit(Exit::Internal, "describe the services")?;
@@ -263,6 +277,17 @@ fn settings(config: &Config, posture: Posture) -> Settings {
         fault_limit: config.server.fault_limit,
         sign_every: config.audit.sign_every,
         writer: WriterSettings { max_batch: config.store.max_batch, queue: config.store.queue },
+    }
+}
+
+/// Writes down the calls to the HSM of a server that did not start, if there were any.
+async fn note_calls(config: &Config, store: &Store, calls: &CallTally) {
+    if calls.total() == 0 {
+        return;
+    }
+    let cause = "the server did not start";
+    if let Err(error) = House::not_started(&config.server.instance, store, &SystemClock, calls, cause).await {
+        tracing::error!(%error, %calls, "the calls to the HSM could not be written down");
     }
 }
 

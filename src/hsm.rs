@@ -66,13 +66,13 @@ pub(crate) fn close_slot(slot: Slot) -> CallTally {
 
 /// Opens sessions for the derivers until it is closed.
 pub(crate) struct Door {
-    factory: Mutex<Option<SlotFactory>>,
+    factory: Mutex<Option<Arc<SlotFactory>>>,
 }
 
 impl Door {
     /// In front of a slot, with these base derivation keys.
     pub(crate) fn new(slot: &Slot, bdks: Vec<BdkSpec>) -> Arc<Self> {
-        Arc::new(Self { factory: Mutex::new(Some(slot.factory(bdks))) })
+        Arc::new(Self { factory: Mutex::new(Some(Arc::new(slot.factory(bdks)))) })
     }
 
     /// Lets nobody in any more; gives the calls nobody has asked for.
@@ -80,21 +80,21 @@ impl Door {
         self.factory().take().map(|factory| factory.take_calls()).unwrap_or_default()
     }
 
-    /// A panic elsewhere cannot leave it half changed.
-    fn factory(&self) -> MutexGuard<'_, Option<SlotFactory>> {
+    /// Never locked while the HSM is asked: a call that hangs would hold up everybody else. A panic elsewhere cannot
+    /// leave it half changed.
+    fn factory(&self) -> MutexGuard<'_, Option<Arc<SlotFactory>>> {
         self.factory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl HsmFactory for Door {
     fn session(&self) -> Result<Box<dyn Hsm>, HsmError> {
-        match &*self.factory() {
-            Some(factory) => factory.session(),
-            None => Err(HsmError::StillInUse),
-        }
+        let factory = self.factory().clone().ok_or(HsmError::StillInUse)?;
+        factory.session()
     }
 
     fn take_calls(&self) -> CallTally {
-        self.factory().as_ref().map(HsmFactory::take_calls).unwrap_or_default()
+        let factory = self.factory().clone();
+        factory.map(|factory| factory.take_calls()).unwrap_or_default()
     }
 }
