@@ -242,14 +242,12 @@ async fn callers_without_a_registered_certificate_are_not_let_in() {
     let elsewhere = shop.dir.path().join("elsewhere");
     desk::run(&["pki", "init", "--dir", elsewhere.to_str().unwrap()]);
     let foreign = desk::issue(&elsewhere, "demo-pos");
-    for dialled in
-        [Till::dial(&shop.server, &foreign.certificate, &foreign.key).await, Till::dial_unnamed(&shop.server).await]
-    {
-        // TLS 1.3 tells a client of its refused certificate with the first answer.
-        if let Ok(till) = dialled {
-            let no = till.authorize("r1", &frame, phone("1001", 1200)).await.unwrap_err();
-            assert_eq!(no.reason, "", "the application has not even seen it: {no:?}");
-        }
+    let dialled =
+        [Till::dial(&shop.server, &foreign.certificate, &foreign.key).await, Till::dial_unnamed(&shop.server).await];
+    // TLS 1.3 tells a client of its refused certificate with the first answer, so dialling may have gone well.
+    for till in dialled.into_iter().flatten() {
+        let no = till.authorize("r1", &frame, phone("1001", 1200)).await.unwrap_err();
+        assert_eq!(no.reason, "", "the application has not even seen it: {no:?}");
     }
     let (_, metrics) = shop.server.http("/metrics");
     let counted =

@@ -27,7 +27,7 @@ struct Canaries(Vec<String>);
 
 impl Canaries {
     fn next(&mut self) -> String {
-        let number = pan(770_000_000 + 7_919 * self.0.len() as u64);
+        let number = pan(770_000_000 + 7_919 * self.0.len());
         self.0.push(number.clone());
         number
     }

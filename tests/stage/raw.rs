@@ -61,9 +61,8 @@ pub async fn drip<S: AsyncRead + AsyncWrite + Unpin>(
         if stream.write_all(&[*byte]).await.is_err() || stream.flush().await.is_err() {
             break;
         }
-        match tokio::time::timeout(pause, stream.read(&mut taken)).await {
-            Ok(Ok(0) | Err(_)) => break,
-            Ok(Ok(_)) | Err(_) => {}
+        if let Ok(Ok(0) | Err(_)) = tokio::time::timeout(pause, stream.read(&mut taken)).await {
+            break;
         }
     }
     begun.elapsed()
