@@ -6,6 +6,7 @@ mod stage;
 use std::collections::HashSet;
 
 use serde_json::Value;
+use stage::desk::{NewDevice, keypad};
 use stage::sealer::Sealer;
 use stage::shop::{Shop, TILL_KSN, approvals};
 use stage::till::{No, Till, phone};
@@ -87,6 +88,44 @@ async fn of_64_callers_with_one_request_all_have_the_same_payment() {
     let payment = all_have_the_same(all_at_once(&tills, &frame, "1001", |_| "one".to_owned()).await);
     is_the_only_effect(&payment, &shop.journal());
     assert_eq!(shop.till.find_sale("1001").await.unwrap(), [payment]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn callers_beyond_the_admission_are_told_so_at_once_and_their_retries_succeed() {
+    let environment = vec![("WARIFU__SERVER__ADMISSION".to_owned(), "2".to_owned())];
+    let shop = Shop::with(Options { environment, ..Options::default() }).await;
+    shop.server.add_device(&NewDevice { window: "64", ..keypad("crowded", "12345678900ACC0100000000") });
+    let mut device = Sealer::aes("12345678900ACC0100000000");
+    let frames: Vec<Vec<u8>> = (0..CALLERS).map(|_| device.keyed(VISA)).collect();
+    let (mut busy, mut open) = (0, (0..CALLERS).collect::<Vec<_>>());
+    while !open.is_empty() {
+        let callers: Vec<_> = open
+            .drain(..)
+            .map(|caller| {
+                let (till, frame) = (shop.till.clone(), frames[caller].clone());
+                tokio::spawn(async move {
+                    let order = format!("crowded-{caller}");
+                    (caller, till.authorize(&order, &frame, phone(&order, 1200)).await)
+                })
+            })
+            .collect();
+        let before = busy;
+        for caller in callers {
+            match caller.await.unwrap() {
+                (_, Ok(payment)) => assert_eq!(payment.outcome(), Outcome::Authorized),
+                (caller, Err(no)) => {
+                    assert_eq!((no.reason.as_str(), no.code), ("BUSY", Code::ResourceExhausted));
+                    assert_eq!((no.who.as_str(), no.retry.as_str()), ("operator", "same-request"));
+                    open.push(caller);
+                    busy += 1;
+                }
+            }
+        }
+        assert!(busy - before < CALLERS, "nobody was served");
+    }
+    assert!(busy > 0, "two at a time were never too few");
+    let journal = shop.journal();
+    assert_eq!((journal.len(), approvals(&journal)), (CALLERS, CALLERS), "each has one effect");
 }
 
 #[tokio::test(flavor = "multi_thread")]
