@@ -247,8 +247,8 @@ fn problems(outcome: &Value) -> Vec<String> {
         }
     };
     let sale = |order: &str| {
-        let sales = outcome["sales"].as_array().into_iter().flatten();
-        sales.cloned().find(|sale| sale["order"] == order).unwrap_or_default()
+        let mut sales = outcome["sales"].as_array().into_iter().flatten();
+        sales.find(|sale| sale["order"] == order).cloned().unwrap_or_default()
     };
     for (order, expected) in [
         ("1001", "authorized"),
