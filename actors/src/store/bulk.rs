@@ -130,16 +130,23 @@ pub(super) async fn read(
     rows: Rows,
     tail: &str,
 ) -> Result<Vec<QueryResult>, Failure> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
+    match select(txn.get_database_backend(), head, rows, tail) {
+        None => Ok(Vec::new()),
+        Some(statement) => Ok(txn.query_all_raw(statement).await?),
     }
-    let backend = txn.get_database_backend();
+}
+
+/// The statement of [`read`]; none for no rows.
+pub(super) fn select(backend: DbBackend, head: &'static str, rows: Rows, tail: &str) -> Option<Statement> {
+    if rows.is_empty() {
+        return None;
+    }
     let mut values = Vec::new();
     let source = rows.source(backend, &mut values);
     let sql = format!("{head} {source} {tail}");
     #[cfg(test)]
     seen::note(&sql);
-    Ok(txn.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?)
+    Some(Statement::from_sql_and_values(backend, sql, values))
 }
 
 impl Write {

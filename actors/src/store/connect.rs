@@ -13,6 +13,7 @@ use sea_orm::{
 };
 
 use super::error::{Failure, StoreError};
+use super::lookup::Lookups;
 use super::pool::Pool;
 
 /// Longest wait for a connection, and for SQLite's lock.
@@ -46,6 +47,7 @@ pub struct Store {
     /// The one writing connection of SQLite; a few of PostgreSQL.
     writing: Pool,
     reading: Pool,
+    lookups: Arc<Lookups>,
     /// How to connect for work of any length.
     unlimited: Arc<ConnectOptions>,
 }
@@ -70,15 +72,13 @@ impl Store {
         if url.contains(":memory:") || url.contains("mode=memory") {
             return Err(StoreError::Address("a database in memory forgets; name a file"));
         }
-        let mut writer = options(url, 1);
-        // 64 MiB: tokens and requests are written all over their trees.
-        writer.map_sqlx_sqlite_opts(|options| durable(options).pragma("cache_size", "-65536"));
+        let writer = writing(url);
         let mut readers = options(url, READERS);
         readers.map_sqlx_sqlite_opts(|options| durable(options).pragma("query_only", "ON"));
         // The writer first: it may have to make the file and turn it to WAL.
         let writing = Pool::open(writer).await?;
         let reading = Pool::open(readers).await?;
-        Ok(Self { writing, reading, unlimited: Arc::new(options(url, 1)) })
+        Ok(Self::over(writing, reading, options(url, 1)))
     }
 
     async fn connect_postgres(url: &str) -> Result<Self, StoreError> {
@@ -86,13 +86,18 @@ impl Store {
         let url = url.replacen("postgresql:", "postgres:", 1);
         refuse_open_wire(&url)?;
         // The pool pings a connection it gets back; meanwhile the next batch takes another one.
-        let mut writer = options(&url, 3);
-        writer.map_sqlx_postgres_pool_opts(|options| told(options, &POSTGRES_WRITER));
+        let mut writer = writing(&url);
+        writer.max_connections(3);
         let mut readers = options(&url, READERS);
         readers.map_sqlx_postgres_pool_opts(|options| told(options, &POSTGRES_READER));
         let writing = Pool::open(writer).await?;
         let reading = Pool::open(readers).await?;
-        Ok(Self { writing, reading, unlimited: Arc::new(options(&url, 1)) })
+        Ok(Self::over(writing, reading, options(&url, 1)))
+    }
+
+    fn over(writing: Pool, reading: Pool, unlimited: ConnectOptions) -> Self {
+        let lookups = Arc::new(Lookups::over(&reading));
+        Self { writing, reading, lookups, unlimited: Arc::new(unlimited) }
     }
 
     /// Asks the database for the least it can answer.
@@ -113,17 +118,12 @@ impl Store {
 
     /// Reads rows, over another connection where one turns out to be dead.
     pub(super) async fn all<E: EntityTrait>(&self, select: Select<E>) -> Result<Vec<E::Model>, StoreError> {
-        let mut dead = 0;
-        loop {
-            let read = self.reading.ask(|db| {
-                let select = select.clone();
-                async move { select.all(&db).await }
-            });
-            match read.await {
-                Err(Failure::Outage(cause)) if cause.is_broken_connection() && dead < READERS => dead += 1,
-                read => return Ok(read?),
-            }
-        }
+        let select = &select;
+        Ok(self.reading.read(|db| async move { select.clone().all(&db).await }).await?)
+    }
+
+    pub(super) fn lookups(&self) -> &Lookups {
+        &self.lookups
     }
 
     pub(super) fn reading(&self) -> DatabaseConnection {
@@ -163,6 +163,15 @@ impl Store {
         }
         Ok(txn)
     }
+}
+
+/// How one connection that writes is opened.
+pub(super) fn writing(url: &str) -> ConnectOptions {
+    let mut writer = options(url, 1);
+    // 64 MiB: tokens and requests are written all over their trees.
+    writer.map_sqlx_sqlite_opts(|options| durable(options).pragma("cache_size", "-65536"));
+    writer.map_sqlx_postgres_pool_opts(|options| told(options, &POSTGRES_WRITER));
+    writer
 }
 
 /// Nothing of a statement goes to a log or span: its values are a merchant's business.

@@ -1,7 +1,7 @@
 //! Devices: how each is read, whether it may be used, and which of its counters were.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbBackend, FromQueryResult, QueryOrder};
+use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbBackend, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::ksn::Ksn;
 use warifu_core::merchant::{BdkId, DeviceId, MerchantId};
@@ -10,6 +10,7 @@ use warifu_core::replay::KsnGuard;
 use super::bulk::{self, Kind, Rows, Write};
 use super::decide::{Changed, DeviceView};
 use super::error::{Failure, StoreError};
+use super::lookup::Lookup;
 use super::{Store, words};
 
 /// A registered device.
@@ -113,10 +114,8 @@ mod row {
 impl Store {
     /// The device whose key serial number, with the counter cleared, is this one.
     pub async fn device_by_ksn(&self, ksn: &Ksn) -> Result<Option<DeviceRecord>, StoreError> {
-        let wanted = row::Column::KsnDevice.eq(ksn.device().to_string());
-        let row = self.one(row::Entity::find().filter(wanted)).await?;
-        let device = row.map(DeviceRecord::of).transpose()?;
         // Key serial numbers of both schemes share the column; their lengths differ, so they never meet.
+        let device = self.lookups().devices.find(ksn.device().to_string()).await?;
         Ok(device.filter(|device| device.ksn_device.scheme() == ksn.scheme()))
     }
 
@@ -130,6 +129,31 @@ impl Store {
     pub async fn devices(&self) -> Result<Vec<DeviceRecord>, StoreError> {
         let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
         Ok(rows.into_iter().filter_map(DeviceRecord::readable).collect())
+    }
+}
+
+/// Devices looked up by the text of their key serial numbers, counters cleared.
+pub(super) struct ByKsn;
+
+impl Lookup for ByKsn {
+    type Key = String;
+    type Found = DeviceRecord;
+
+    const HEAD: &'static str = "SELECT d.* FROM";
+    const TAIL: &'static str = "CROSS JOIN device AS d WHERE d.ksn_device = v.ksn_device";
+
+    fn bind<'a>(keys: impl Iterator<Item = &'a String>) -> Rows {
+        let mut rows = Rows::new(&[("ksn_device", Kind::Text)]);
+        keys.for_each(|ksn| rows.push([ksn.as_str().into()]));
+        rows
+    }
+
+    fn key(row: &QueryResult) -> Result<String, Failure> {
+        Ok(row.try_get("", "ksn_device")?)
+    }
+
+    fn found(row: &QueryResult) -> Result<DeviceRecord, Failure> {
+        DeviceRecord::of(row::Model::from_query_result(row, "")?)
     }
 }
 

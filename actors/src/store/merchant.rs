@@ -1,12 +1,14 @@
 //! Merchants, each with the wrapped key of its vault.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, QueryOrder};
+use sea_orm::{ActiveValue::Set, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::LastFour;
 use warifu_hsm::WrappedVaultKey;
 
+use super::bulk::{Kind, Rows};
 use super::error::{Failure, StoreError};
+use super::lookup::Lookup;
 use super::{Store, words};
 
 /// A merchant.
@@ -46,14 +48,38 @@ mod row {
 impl Store {
     /// One merchant.
     pub async fn merchant(&self, id: &MerchantId) -> Result<Option<MerchantRecord>, StoreError> {
-        let row = self.one(row::Entity::find_by_id(id.as_str())).await?;
-        Ok(row.map(MerchantRecord::of).transpose()?)
+        self.lookups().merchants.find(id.clone()).await
     }
 
     /// Every merchant, by id.
     pub async fn merchants(&self) -> Result<Vec<MerchantRecord>, StoreError> {
         let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
         Ok(rows.into_iter().map(MerchantRecord::of).collect::<Result<_, _>>()?)
+    }
+}
+
+/// Merchants looked up by id.
+pub(super) struct ById;
+
+impl Lookup for ById {
+    type Key = MerchantId;
+    type Found = MerchantRecord;
+
+    const HEAD: &'static str = "SELECT m.* FROM";
+    const TAIL: &'static str = "CROSS JOIN merchant AS m WHERE m.id = v.id";
+
+    fn bind<'a>(keys: impl Iterator<Item = &'a MerchantId>) -> Rows {
+        let mut rows = Rows::new(&[("id", Kind::Text)]);
+        keys.for_each(|id| rows.push([id.as_str().into()]));
+        rows
+    }
+
+    fn key(row: &QueryResult) -> Result<MerchantId, Failure> {
+        MerchantId::parse(&row.try_get::<String>("", "id")?).map_err(|_| Failure::Corrupt("merchant.id"))
+    }
+
+    fn found(row: &QueryResult) -> Result<MerchantRecord, Failure> {
+        MerchantRecord::of(row::Model::from_query_result(row, "")?)
     }
 }
 

@@ -1,10 +1,12 @@
 //! Comm modules: whose they are, and the certificate each is known by.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, QueryOrder};
+use sea_orm::{ActiveValue::Set, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::merchant::{MerchantId, ModuleId};
 
+use super::bulk::{Kind, Rows};
 use super::error::{Failure, StoreError};
+use super::lookup::Lookup;
 use super::{Store, words};
 
 /// A comm module.
@@ -68,15 +70,38 @@ mod row {
 impl Store {
     /// The module with a certificate, blocked or not.
     pub async fn module_by_certificate(&self, sha256: &[u8; 32]) -> Result<Option<ModuleRecord>, StoreError> {
-        let wanted = row::Column::CertificateSha256.eq(words::hex(sha256));
-        let row = self.one(row::Entity::find().filter(wanted)).await?;
-        Ok(row.map(ModuleRecord::of).transpose()?)
+        self.lookups().modules.find(*sha256).await
     }
 
     /// Every module, by id. One that cannot be read does not hide the others.
     pub async fn modules(&self) -> Result<Vec<ModuleRecord>, StoreError> {
         let rows = self.all(row::Entity::find().order_by_asc(row::Column::Id)).await?;
         Ok(rows.into_iter().filter_map(ModuleRecord::readable).collect())
+    }
+}
+
+/// Modules looked up by the SHA-256 of their certificates.
+pub(super) struct ByCertificate;
+
+impl Lookup for ByCertificate {
+    type Key = [u8; 32];
+    type Found = ModuleRecord;
+
+    const HEAD: &'static str = "SELECT m.* FROM";
+    const TAIL: &'static str = "CROSS JOIN module AS m WHERE m.certificate_sha256 = v.certificate_sha256";
+
+    fn bind<'a>(keys: impl Iterator<Item = &'a [u8; 32]>) -> Rows {
+        let mut rows = Rows::new(&[("certificate_sha256", Kind::Text)]);
+        keys.for_each(|sha256| rows.push([words::hex(sha256).into()]));
+        rows
+    }
+
+    fn key(row: &QueryResult) -> Result<[u8; 32], Failure> {
+        certificate(&row.try_get::<String>("", "certificate_sha256")?)
+    }
+
+    fn found(row: &QueryResult) -> Result<ModuleRecord, Failure> {
+        ModuleRecord::of(row::Model::from_query_result(row, "")?)
     }
 }
 
@@ -105,6 +130,11 @@ pub(super) async fn set_state(db: &impl ConnectionTrait, id: &ModuleId, state: M
     Ok(())
 }
 
+fn certificate(text: &str) -> Result<[u8; 32], Failure> {
+    let sha256 = words::unhex(text).and_then(|bytes| bytes.try_into().ok());
+    sha256.ok_or(Failure::Corrupt("module.certificate_sha256"))
+}
+
 impl ModuleRecord {
     fn readable(row: row::Model) -> Option<Self> {
         let id = row.id.clone();
@@ -112,11 +142,10 @@ impl ModuleRecord {
     }
 
     fn of(row: row::Model) -> Result<Self, Failure> {
-        let certificate_sha256 = words::unhex(&row.certificate_sha256).and_then(|bytes| bytes.try_into().ok());
         Ok(Self {
             id: ModuleId::parse(&row.id).map_err(|_| Failure::Corrupt("module.id"))?,
             merchant: MerchantId::parse(&row.merchant_id).map_err(|_| Failure::Corrupt("module.merchant_id"))?,
-            certificate_sha256: certificate_sha256.ok_or(Failure::Corrupt("module.certificate_sha256"))?,
+            certificate_sha256: certificate(&row.certificate_sha256)?,
             state: ModuleState::from_name(&row.state).ok_or(Failure::Corrupt("module.state"))?,
             created_at_ms: row.created_at_ms,
         })

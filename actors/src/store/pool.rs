@@ -26,6 +26,8 @@ pub(super) struct Pool(Arc<Inner>);
 
 struct Inner {
     options: ConnectOptions,
+    /// Most of them at a time.
+    connections: u32,
     backend: DbBackend,
     /// How often the connections were replaced, and those of now.
     open: watch::Sender<(u64, DatabaseConnection)>,
@@ -35,10 +37,11 @@ struct Inner {
 
 impl Pool {
     pub(super) async fn open(options: ConnectOptions) -> Result<Self, DbErr> {
-        let connections = Database::connect(options.clone()).await?;
-        let backend = connections.get_database_backend();
-        let open = watch::Sender::new((0, connections));
-        Ok(Self(Arc::new(Inner { options, backend, open, tried: Mutex::new(None) })))
+        let first = Database::connect(options.clone()).await?;
+        let backend = first.get_database_backend();
+        let connections = options.get_max_connections().unwrap_or(1);
+        let open = watch::Sender::new((0, first));
+        Ok(Self(Arc::new(Inner { options, connections, backend, open, tried: Mutex::new(None) })))
     }
 
     pub(super) fn backend(&self) -> DbBackend {
@@ -61,6 +64,21 @@ impl Pool {
                 self.in_time(work(self.now())).await
             }
             answer => answer,
+        }
+    }
+
+    /// As [`Pool::ask`] for work that only reads, which is done over another connection where one turns out to be
+    /// dead.
+    pub(super) async fn read<T, F: Future<Output = Result<T, DbErr>>>(
+        &self,
+        work: impl Fn(DatabaseConnection) -> F,
+    ) -> Result<T, Failure> {
+        let mut dead = 0;
+        loop {
+            match self.ask(&work).await {
+                Err(Failure::Outage(cause)) if cause.is_broken_connection() && dead < self.0.connections => dead += 1,
+                read => return read,
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Tokens: which card of which merchant each stands for, and its sealed number.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, FromQueryResult};
+use sea_orm::{DatabaseTransaction, FromQueryResult, QueryResult};
 use warifu_core::card::{Brand, MaskedPan};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
@@ -11,6 +11,7 @@ use super::Store;
 use super::bulk::{self, Kind, Rows, Write};
 use super::decide::{CardView, NewToken, Wanted};
 use super::error::{Failure, StoreError};
+use super::lookup::Lookup;
 
 /// A token and what it stands for.
 pub struct TokenRecord {
@@ -75,11 +76,44 @@ impl Store {
         Ok(row.map(TokenRecord::of).transpose()?)
     }
 
+    /// Whether a card has a token at a merchant.
+    pub async fn knows_card(&self, merchant: &MerchantId, fingerprint: &Fingerprint) -> Result<bool, StoreError> {
+        Ok(self.lookups().cards.find((merchant.clone(), *fingerprint)).await?.is_some())
+    }
+
     /// One token of a merchant. A foreign token and one never issued give the same answer.
     pub async fn token(&self, merchant: &MerchantId, token: &Token) -> Result<Option<TokenRecord>, StoreError> {
         let key = (merchant.to_string(), token.to_string());
         let row = self.one(row::Entity::find_by_id(key)).await?;
         Ok(row.map(TokenRecord::of).transpose()?)
+    }
+}
+
+/// Cards looked up by merchant and fingerprint: whether each has a token.
+pub(super) struct ByFingerprint;
+
+impl Lookup for ByFingerprint {
+    type Key = (MerchantId, Fingerprint);
+    type Found = ();
+
+    const HEAD: &'static str = "SELECT t.merchant_id, t.fingerprint FROM";
+    const TAIL: &'static str =
+        "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.fingerprint = v.fingerprint";
+
+    fn bind<'a>(keys: impl Iterator<Item = &'a Self::Key>) -> Rows {
+        let mut rows = Rows::new(&[("merchant_id", Kind::Text), ("fingerprint", Kind::Bytes)]);
+        keys.for_each(|(merchant, Fingerprint(bytes))| rows.push([merchant.as_str().into(), bytes.to_vec().into()]));
+        rows
+    }
+
+    fn key(row: &QueryResult) -> Result<Self::Key, Failure> {
+        let merchant = MerchantId::parse(&row.try_get::<String>("", "merchant_id")?);
+        let merchant = merchant.map_err(|_| Failure::Corrupt("token.merchant_id"))?;
+        Ok((merchant, fingerprint(row.try_get("", "fingerprint")?)?))
+    }
+
+    fn found(_: &QueryResult) -> Result<(), Failure> {
+        Ok(())
     }
 }
 

@@ -184,7 +184,10 @@ impl Task {
     /// Whatever happened, the database is to be asked about the tree first.
     fn doubt(&mut self, failure: &Failure) {
         self.unsure = true;
-        self.told.send_modify(|state| state.last_durable_at = None);
+        // That others were faster, or keep a row to themselves, says nothing against the log.
+        if !matches!(failure, Failure::Race(_) | Failure::Locked(_)) {
+            self.told.send_modify(|state| state.last_durable_at = None);
+        }
         metrics::counter!("warifu_store_failed_batches_total", "cause" => failure.name()).increment(1);
         if failure.is_final() {
             tracing::error!(cause = %failure, "the audit log cannot be written any more");

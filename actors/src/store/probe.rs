@@ -1,0 +1,85 @@
+//! What a database costs by itself: the least a durable row can cost, beside which the server's own figures are read.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use sea_orm::{ConnectionTrait, Database, DbErr};
+
+use super::StoreError;
+use super::connect::writing;
+use super::error::Failure;
+
+/// The table of the rows, gone afterwards.
+const TABLE: &str = "warifu_probe";
+
+/// The time to insert so many rows one by one, each its own transaction, durable as the server's own writer makes it,
+/// shared by so many connections. In a database nobody else uses.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn single_rows(url: &str, connections: u32, rows: u32) -> Result<Duration, StoreError> {
+    Ok(insert(url, connections, rows).await.map_err(Failure::from)?)
+}
+
+/// Makes an empty database on the PostgreSQL server of `url`, and gives its address.
+///
+/// # Errors
+/// When the server cannot be used, or may not be asked for a database.
+pub async fn new_database(url: &str, name: &str) -> Result<String, StoreError> {
+    told(url, &format!("CREATE DATABASE {name}")).await?;
+    let (server, _) = url.rsplit_once('/').ok_or(StoreError::Address("it names no database"))?;
+    Ok(format!("{server}/{name}"))
+}
+
+/// Removes a database made by [`new_database`].
+///
+/// # Errors
+/// As [`new_database`].
+pub async fn drop_database(url: &str, name: &str) -> Result<(), StoreError> {
+    told(url, &format!("DROP DATABASE {name} WITH (FORCE)")).await
+}
+
+async fn told(url: &str, statement: &str) -> Result<(), StoreError> {
+    let told = async {
+        let server = Database::connect(url).await?;
+        server.execute_unprepared(statement).await?;
+        server.close().await
+    };
+    Ok(told.await.map_err(Failure::from)?)
+}
+
+async fn insert(url: &str, connections: u32, rows: u32) -> Result<Duration, DbErr> {
+    let mut open = Vec::new();
+    for _ in 0..connections.max(1) {
+        open.push(Database::connect(writing(url)).await?);
+    }
+    let Some(first) = open.first() else { return Ok(Duration::ZERO) };
+    first.execute_unprepared(&format!("DROP TABLE IF EXISTS {TABLE}")).await?;
+    first.execute_unprepared(&format!("CREATE TABLE {TABLE} (id BIGINT PRIMARY KEY, body TEXT NOT NULL)")).await?;
+    let backend = first.get_database_backend();
+    let share = rows.div_ceil(connections.max(1));
+    let body = "x".repeat(200);
+    let sql = match backend {
+        sea_orm::DbBackend::Sqlite => format!("INSERT INTO {TABLE} (id, body) VALUES (?1, ?2)"),
+        _ => format!("INSERT INTO {TABLE} (id, body) VALUES ($1, $2)"),
+    };
+    let begun = Instant::now();
+    let inserted = open.iter().zip(0u32..).map(|(db, connection)| {
+        let (sql, body) = (&sql, &body);
+        async move {
+            for row in 0..share {
+                let id = i64::from(connection * share + row);
+                let values = [id.into(), body.as_str().into()];
+                db.execute_raw(sea_orm::Statement::from_sql_and_values(backend, sql, values)).await?;
+            }
+            Ok::<(), DbErr>(())
+        }
+    });
+    try_join_all(inserted).await?;
+    let taken = begun.elapsed();
+    first.execute_unprepared(&format!("DROP TABLE {TABLE}")).await?;
+    for db in open {
+        db.close().await?;
+    }
+    Ok(taken)
+}
