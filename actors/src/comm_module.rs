@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::future::Future;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 use warifu_core::merchant::{OrderNumber, RequestId};
@@ -23,7 +24,7 @@ use crate::house::{Admission, Caller};
 use crate::refused::{Recorded, Refused};
 use crate::store::Store;
 use crate::store::job::{StoredPayment, Taken};
-use crate::tokenizer::{IssueToken, Issued, Tokenizer};
+use crate::tokenizer::{Collected, IssueToken, IssueTokens, Issued, Tokenizer};
 
 /// Requests in flight that are remembered before the finished ones among them are forgotten.
 const FORGET_AT: usize = 256;
@@ -50,13 +51,29 @@ pub struct Desk {
 }
 
 /// A card collected at a device, and what is wanted with it.
-pub struct Collect {
+pub struct Card {
     /// The caller's name for it.
-    pub request: RequestId,
+    request: RequestId,
     /// What the device sent.
-    pub output: Bytes,
+    output: Bytes,
     /// What is wanted.
-    pub wish: Wish,
+    wish: Wish,
+    /// SHA-256 over all that is asked for.
+    digest: [u8; 32],
+}
+
+/// Serve a card.
+pub struct Collect {
+    /// The card.
+    pub card: Card,
+    /// The right to be here, given back when the work is done.
+    pub(crate) admission: Option<Admission>,
+}
+
+/// Give many cards their tokens. As many answers, in the same order; cards of one device in the order of their counters.
+pub struct CollectMany {
+    /// The cards, of each of which a token is wanted.
+    pub cards: Vec<Card>,
     /// The right to be here, given back when the work is done.
     pub(crate) admission: Option<Admission>,
 }
@@ -83,7 +100,7 @@ pub struct FindSale(pub OrderNumber);
 /// A request on its way, for those who ask for the same.
 struct InFlight {
     digest: [u8; 32],
-    answer: watch::Receiver<Option<Result<Taken, Refused>>>,
+    answer: View,
 }
 
 impl CommModule {
@@ -93,16 +110,17 @@ impl CommModule {
     }
 
     /// Joins a request of this name on its way, or puts this one on its way.
-    fn join(&mut self, request: &RequestId, digest: [u8; 32]) -> Place {
+    fn join(&mut self, card: &Card) -> Place {
+        let Card { request, digest, .. } = card;
         if self.in_flight.len() >= FORGET_AT {
             self.in_flight.retain(|_, flight| flight.is_going());
         }
         match self.in_flight.get(request).filter(|flight| flight.is_going()) {
-            Some(flight) if flight.digest == digest => Place::Behind(flight.answer.clone()),
+            Some(flight) if flight.digest == *digest => Place::Behind(flight.answer.clone()),
             Some(_) => Place::Mistaken,
             None => {
                 let (answer, view) = watch::channel(None);
-                self.in_flight.insert(request.clone(), InFlight { digest, answer: view });
+                self.in_flight.insert(request.clone(), InFlight { digest: *digest, answer: view });
                 Place::First(answer)
             }
         }
@@ -118,7 +136,7 @@ impl InFlight {
 /// Where a request stands among those of its name.
 enum Place {
     First(watch::Sender<Option<Result<Taken, Refused>>>),
-    Behind(watch::Receiver<Option<Result<Taken, Refused>>>),
+    Behind(View),
     /// The name is taken by another wish.
     Mistaken,
 }
@@ -132,30 +150,73 @@ impl Answer<Collect> for CommModule {
     type Error = Refused;
 
     fn answer(&mut self, asked: Collect) -> impl Future<Output = Result<Taken, Refused>> + Send + 'static {
-        let digest = asked.digest();
-        let place = self.join(&asked.request, digest);
+        let place = self.join(&asked.card);
         let desk = self.desk.clone();
         async move {
             match place {
                 Place::First(answer) => {
-                    let told = desk.serve(asked, digest).await;
+                    let told = desk.serve(asked).await;
                     answer.send_replace(Some(told.clone()));
                     told
                 }
-                Place::Behind(mut answer) => {
+                Place::Behind(answer) => {
                     // Waiting is no work: the right to be here goes to others meanwhile.
                     drop(asked);
-                    let told = answer.wait_for(Option::is_some).await;
-                    // Whoever was first panicked over it.
-                    let told = told.ok().and_then(|told| told.clone());
-                    told.unwrap_or_else(|| Err(GateError::Panicked(Self::NAME).into()))
+                    behind(answer).await
                 }
-                Place::Mistaken => {
-                    Err(Refused::because(Refusal::RequestIdReused, "the request id is in use for another wish"))
-                }
+                Place::Mistaken => Err(mistaken()),
             }
         }
     }
+}
+
+impl Answer<CollectMany> for CommModule {
+    type Reply = Vec<Result<Taken, Refused>>;
+    type Error = Refused;
+
+    fn answer(&mut self, asked: CollectMany) -> impl Future<Output = Result<Self::Reply, Refused>> + Send + 'static {
+        let CollectMany { cards, admission } = asked;
+        let (mut first, mut tell, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+        let places: Vec<_> = cards.into_iter().enumerate().map(|(at, card)| (at, self.join(&card), card)).collect();
+        let len = places.len();
+        for (at, place, card) in places {
+            match place {
+                Place::First(answer) => {
+                    first.push(card);
+                    tell.push((at, answer));
+                }
+                Place::Behind(answer) => waiting.push((at, Some(answer))),
+                Place::Mistaken => waiting.push((at, None)),
+            }
+        }
+        let desk = self.desk.clone();
+        async move {
+            let mut told: Vec<_> = std::iter::repeat_with(|| Err(mistaken())).take(len).collect();
+            for ((at, answer), served) in tell.into_iter().zip(desk.serve_many(first).await) {
+                answer.send_replace(Some(served.clone()));
+                told[at] = served;
+            }
+            drop(admission);
+            for (at, answer) in waiting.into_iter().filter_map(|(at, answer)| Some((at, answer?))) {
+                told[at] = behind(answer).await;
+            }
+            Ok(told)
+        }
+    }
+}
+
+type View = watch::Receiver<Option<Result<Taken, Refused>>>;
+
+/// Waits for what another request of the same name and content comes to.
+async fn behind(mut answer: View) -> Result<Taken, Refused> {
+    let told = answer.wait_for(Option::is_some).await;
+    // Whoever was first panicked over it.
+    let told = told.ok().and_then(|told| told.clone());
+    told.unwrap_or_else(|| Err(GateError::Panicked(CommModule::NAME).into()))
+}
+
+fn mistaken() -> Refused {
+    Refused::because(Refusal::RequestIdReused, "the request id is in use for another wish")
 }
 
 impl Answer<FindSale> for CommModule {
@@ -173,30 +234,63 @@ impl Answer<FindSale> for CommModule {
 
 impl Desk {
     /// Serves a request to its end. Its refusal is in the log before anybody hears of it.
-    async fn serve(&self, asked: Collect, digest: [u8; 32]) -> Result<Taken, Refused> {
-        let request = asked.request.clone();
-        match self.work(asked, digest).await {
+    async fn serve(&self, asked: Collect) -> Result<Taken, Refused> {
+        let Collect { card, admission } = asked;
+        let request = card.request.clone();
+        let worked = self.work(card).await;
+        drop(admission);
+        match worked {
             Ok(taken) => Ok(taken),
-            Err(refused) => {
-                let cause = refused.cause.clone();
-                let refusal = self.log.refuse(&self.caller, Some(&request), refused).await;
-                Err(Refused { refusal, cause, recorded: Recorded::Yes })
-            }
+            Err(refused) => Err(self.note(&request, refused).await),
         }
     }
 
-    async fn work(&self, mut asked: Collect, digest: [u8; 32]) -> Result<Taken, Refused> {
-        let _admission = asked.admission.take();
-        if let Some(taken) = self.taken(&asked.request, digest).await? {
-            return self.again(asked, digest, taken).await;
+    /// As [`Desk::serve`] for many of which a token is wanted.
+    async fn serve_many(&self, cards: Vec<Card>) -> Vec<Result<Taken, Refused>> {
+        let names: Vec<_> = cards.iter().map(|card| card.request.clone()).collect();
+        let looked_at = join_all(cards.into_iter().map(|card| self.look_at(card))).await;
+        let (mut wanted, mut places) = (Vec::new(), Vec::new());
+        let mut taken: Vec<Result<Taken, Refused>> = Vec::with_capacity(names.len());
+        for (at, looked_at) in looked_at.into_iter().enumerate() {
+            taken.push(match looked_at {
+                Ok(Standing::Before(taken, _)) => Ok(taken),
+                Err(refused) => Err(refused),
+                Ok(Standing::New(collected, _)) => {
+                    wanted.push(collected);
+                    places.push(at);
+                    // Its place is kept by a refusal that only a defect would let out.
+                    Err(Refused::because(Refusal::Internal, "a card was lost on the way to its token"))
+                }
+            });
         }
-        let collected = self.read(&asked.output, &asked.request, digest).await?;
-        if let Err(replayed) = reading::is_fresh(&collected) {
-            // The request was looked up before the device: meanwhile this very request may have used the counter.
-            let taken = self.taken(&asked.request, digest).await?.ok_or(replayed)?;
-            return self.again(asked, digest, taken).await;
+        if !wanted.is_empty() {
+            match self.tokenizer.ask(IssueTokens(wanted)).await {
+                Ok(issued) => places.into_iter().zip(issued).for_each(|(at, issued)| taken[at] = issued),
+                Err(refused) => places.into_iter().for_each(|at| taken[at] = Err(refused.clone())),
+            }
         }
-        match asked.wish {
+        let noted = names.iter().zip(taken).map(|(request, taken)| async move {
+            match taken {
+                Ok(taken) => Ok(taken),
+                Err(refused) => Err(self.note(request, refused).await),
+            }
+        });
+        join_all(noted).await
+    }
+
+    /// Writes a refusal down.
+    async fn note(&self, request: &RequestId, refused: Refused) -> Refused {
+        let cause = refused.cause.clone();
+        let refusal = self.log.refuse(&self.caller, Some(request), refused).await;
+        Refused { refusal, cause, recorded: Recorded::Yes }
+    }
+
+    async fn work(&self, card: Card) -> Result<Taken, Refused> {
+        let (collected, wish) = match self.look_at(card).await? {
+            Standing::Before(taken, card) => return self.again(card, taken).await,
+            Standing::New(collected, wish) => (collected, wish),
+        };
+        match wish {
             Wish::Token => {
                 let Issued { taken, .. } = self.tokenizer.ask(IssueToken { collected, payment: None }).await?;
                 Ok(taken)
@@ -206,6 +300,22 @@ impl Desk {
                 Ok(Taken { card: payment.card.clone(), payment: Some(payment) })
             }
         }
+    }
+
+    /// Whether a request was taken before, and if not, its card as it can be taken.
+    async fn look_at(&self, card: Card) -> Result<Standing, Refused> {
+        let read = self.read(&card.output, &card.request, card.digest).await;
+        let refused = match read.and_then(|collected| reading::is_fresh(&collected).map(|()| collected)) {
+            Ok(collected) => return Ok(Standing::New(collected, card.wish)),
+            Err(refused) => refused,
+        };
+        if refused.refusal == Refusal::StoreUnavailable {
+            return Err(refused);
+        }
+        // A request that was taken has used its counter, and its device may be out of use by now: so whether it was is
+        // asked only where its card cannot be taken any more. For all others the writer knows.
+        let taken = self.taken(&card.request, card.digest).await?.ok_or(refused)?;
+        Ok(Standing::Before(taken, card))
     }
 
     /// What a request came to, if it was taken before.
@@ -218,27 +328,43 @@ impl Desk {
     }
 
     /// Answers a request that was taken before.
-    async fn again(&self, asked: Collect, digest: [u8; 32], taken: Taken) -> Result<Taken, Refused> {
+    async fn again(&self, card: Card, taken: Taken) -> Result<Taken, Refused> {
         let Some(payment) = taken.payment else { return Ok(taken) };
         // Only a payment that may have to be sent again needs its frame.
-        let collected = self.read(&asked.output, &asked.request, digest).await.ok();
+        let collected = self.read(&card.output, &card.request, card.digest).await.ok();
         let payment = self.cashier.ask(Resume { payment, collected }).await?;
         Ok(Taken { card: taken.card, payment: Some(payment) })
     }
 }
 
-impl Collect {
+/// How a request stands to those taken before it.
+enum Standing {
+    /// It was taken, and came to this.
+    Before(Taken, Card),
+    /// It is new: the card to take, and what is wanted with it.
+    New(Collected, Wish),
+}
+
+impl Card {
+    /// Names a device output and a wish.
+    pub fn of(request: RequestId, output: Bytes, wish: Wish) -> Self {
+        let digest = wish.digest(&output);
+        Self { request, output, wish, digest }
+    }
+}
+
+impl Wish {
     /// SHA-256 over everything asked for, each part with its length before it.
-    fn digest(&self) -> [u8; 32] {
+    fn digest(&self, output: &[u8]) -> [u8; 32] {
         let mut digest = Sha256::new();
         let mut part = |bytes: &[u8]| {
             digest.update(u64::try_from(bytes.len()).unwrap_or(u64::MAX).to_be_bytes());
             digest.update(bytes);
         };
-        part(&self.output);
-        match &self.wish {
-            Wish::Token => part(b"token"),
-            Wish::Payment { order, amount, channel } => {
+        part(output);
+        match self {
+            Self::Token => part(b"token"),
+            Self::Payment { order, amount, channel } => {
                 part(b"payment");
                 part(order.as_str().as_bytes());
                 part(&amount.minor().to_be_bytes());

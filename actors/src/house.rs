@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -30,7 +31,7 @@ pub use open::StartError;
 use crate::acquirer::link::AcquirerLink;
 use crate::auditor::{AuditLog, Auditor, Sign};
 use crate::cashier::Cashier;
-use crate::comm_module::{Collect, FindSale, Wish};
+use crate::comm_module::{Card, Collect, CollectMany, FindSale, Wish};
 use crate::directory::{Announce, Directory, Find, Identify, RefusedCaller};
 use crate::gate::Gate;
 use crate::key_deriver::KeyDeriver;
@@ -42,6 +43,9 @@ use crate::store::job::{StoredCard, StoredPayment, Taken};
 use crate::supervisor::Supervisor;
 use crate::tokenizer::Tokenizer;
 
+/// Most cards of one [`House::tokenize_many`]: enough to share what they can share, few enough not to keep others from
+/// the HSM.
+pub const TOGETHER: usize = 128;
 /// How long the last record may take.
 pub const LAST_RECORD: Duration = Duration::from_secs(2);
 
@@ -85,8 +89,8 @@ pub struct Settings {
     pub writer: WriterSettings,
 }
 
-/// Turn a card into a token.
-#[derive(Clone, Debug)]
+/// Turn a card into a token. Not to be printed: a device that does not encrypt would show in it.
+#[derive(Clone)]
 pub struct Tokenize {
     /// The caller's name for it.
     pub request: RequestId,
@@ -94,8 +98,8 @@ pub struct Tokenize {
     pub output: Bytes,
 }
 
-/// Turn a card into a token and authorize a payment with it.
-#[derive(Clone, Debug)]
+/// Turn a card into a token and authorize a payment with it. Not to be printed, as [`Tokenize`].
+#[derive(Clone)]
 pub struct Authorize {
     /// The caller's name for it.
     pub request: RequestId,
@@ -230,6 +234,44 @@ impl House {
         self.collect("tokenize", caller, request, output, Wish::Token).await.map(|taken| taken.card)
     }
 
+    /// Turns cards into tokens, at most [`TOGETHER`] of them. As many answers, in the same order; a refusal of one says
+    /// nothing about the others. Cards of one device must come in the order of their counters.
+    ///
+    /// # Errors
+    /// For all of them: only those of a server that is busy or stopping.
+    pub async fn tokenize_many(
+        &self,
+        caller: &Caller,
+        asked: Vec<Tokenize>,
+    ) -> Result<Vec<Result<StoredCard, Refusal>>, Refusal> {
+        let names: Vec<RequestId> = asked.iter().map(|asked| asked.request.clone()).collect();
+        let cards: Vec<Card> = asked.into_iter().map(|asked| Card::of(asked.request, asked.output, Wish::Token)).collect();
+        let span = tracing::info_span!(
+            "requests",
+            call = "tokenize_many",
+            merchant = caller.merchant.as_str(),
+            module = caller.module.as_str(),
+            count = cards.len()
+        );
+        let work = async {
+            let taken = async {
+                let admission = self.enter()?;
+                let module = self.0.gates.directory.ask(Find(caller.clone())).await?;
+                module.ask(CollectMany { cards, admission: Some(admission) }).await
+            };
+            let taken = match taken.await {
+                Ok(taken) => taken,
+                Err(refused) => return self.answered("tokenize_many", caller, None, Err(refused)).await,
+            };
+            let answers = names.iter().zip(taken).map(|(name, taken)| async move {
+                let taken: Result<Taken, Refused> = taken;
+                self.answered("tokenize_many", caller, Some(name), taken).await.map(|taken| taken.card)
+            });
+            Ok(join_all(answers).await)
+        };
+        work.instrument(span).await
+    }
+
     /// Turns a card into a token and authorizes a payment with it. A decline is a payment too.
     ///
     /// # Errors
@@ -275,7 +317,7 @@ impl House {
         let taken = async {
             let admission = self.enter()?;
             let module = self.0.gates.directory.ask(Find(caller.clone())).await?;
-            module.ask(Collect { request, output, wish, admission: Some(admission) }).await
+            module.ask(Collect { card: Card::of(request, output, wish), admission: Some(admission) }).await
         };
         let taken = taken.instrument(span.clone()).await;
         self.answered(call, caller, Some(&name), taken).instrument(span).await

@@ -45,6 +45,13 @@ pub struct Visited<T> {
     pub due: Option<Due>,
 }
 
+impl<T> Visited<T> {
+    /// It never got to the HSM.
+    const fn nothing(error: VisitError) -> Self {
+        Self { result: Err(error), due: None }
+    }
+}
+
 /// Why a visit came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum VisitError {
@@ -63,6 +70,18 @@ pub enum VisitError {
     /// The HSM said no, or failed.
     #[error(transparent)]
     Hsm(#[from] HsmError),
+}
+
+impl VisitError {
+    /// The same for one more of many visits that did not get to the HSM.
+    const fn away(&self) -> Self {
+        match self {
+            Self::Busy => Self::Busy,
+            Self::Hangs => Self::Hangs,
+            Self::Panicked => Self::Panicked,
+            Self::Away | Self::Hsm(_) => Self::Away,
+        }
+    }
 }
 
 /// The way to one deriver. Cheap to clone; the thread ends when the last of them is gone.
@@ -152,25 +171,42 @@ impl KeyDeriver {
 
     /// Visits the HSM. The record is written by whoever takes the result further, see [`Due`].
     pub async fn visit<V: Visit>(&self, visit: V, record: Record) -> Visited<V::Reply> {
-        let nothing = |error| Visited { result: Err(error), due: None };
+        let (reply, told) = oneshot::channel();
+        match self.send(Box::new(Asked { visit, record, reply }), told).await {
+            Ok(visited) => visited,
+            Err(error) => Visited::nothing(error),
+        }
+    }
+
+    /// Visits the HSM many times in a row, with one change of threads; gives as many results, in the same order.
+    pub async fn visit_each<V: Visit>(&self, visits: Vec<(V, Record)>) -> Vec<Visited<V::Reply>> {
+        let len = visits.len();
+        let (reply, told) = oneshot::channel();
+        match self.send(Box::new(AskedEach { visits, reply }), told).await {
+            Ok(visited) => visited,
+            Err(error) => std::iter::repeat_with(|| Visited::nothing(error.away())).take(len).collect(),
+        }
+    }
+
+    /// Hands an errand over and waits for its end, or until the HSM turns out to hang.
+    async fn send<T>(&self, errand: Box<dyn Errand>, mut told: oneshot::Receiver<T>) -> Result<T, VisitError> {
         if self.busy.hangs() {
-            return nothing(VisitError::Hangs);
+            return Err(VisitError::Hangs);
         }
         if !self.is_up() {
-            return nothing(VisitError::Away);
+            return Err(VisitError::Away);
         }
-        let (reply, mut told) = oneshot::channel();
-        match self.errands.try_send(Box::new(Asked { visit, record, reply })) {
+        match self.errands.try_send(errand) {
             Ok(()) => {}
-            Err(TrySendError::Full(_)) => return nothing(VisitError::Busy),
-            Err(TrySendError::Disconnected(_)) => return nothing(VisitError::Away),
+            Err(TrySendError::Full(_)) => return Err(VisitError::Busy),
+            Err(TrySendError::Disconnected(_)) => return Err(VisitError::Away),
         }
         loop {
             match tokio::time::timeout(self.busy.left(), &mut told).await {
-                Ok(Ok(visited)) => return visited,
-                Ok(Err(_)) => return nothing(VisitError::Panicked),
+                Ok(Ok(told)) => return Ok(told),
+                Ok(Err(_)) => return Err(VisitError::Panicked),
                 // What comes late nobody takes: its record goes to the collector.
-                Err(_) if self.busy.hangs() => return nothing(VisitError::Hangs),
+                Err(_) if self.busy.hangs() => return Err(VisitError::Hangs),
                 Err(_) => {}
             }
         }
@@ -232,7 +268,7 @@ impl Bench {
                 }
                 Some(session) => {
                     let panic = std::mem::take(&mut panic_next);
-                    self.busy.during(|| errand.run(session.as_mut(), &self.log, panic))
+                    errand.run(At { hsm: session.as_mut(), log: &self.log, busy: &self.busy, panic })
                 }
             };
             match fate {
@@ -321,9 +357,35 @@ fn calls_of(session: &mut dyn Hsm) -> CallTally {
     catch_unwind(AssertUnwindSafe(|| session.take_calls())).unwrap_or_default()
 }
 
-/// A visit with its record and the way back.
+/// Where errands are run.
+struct At<'a> {
+    hsm: &'a mut dyn Hsm,
+    log: &'a AuditLog,
+    busy: &'a Busy,
+    /// Whether a fault is to be injected.
+    panic: bool,
+}
+
+impl At<'_> {
+    /// One visit, with its record of what it did.
+    fn carry_out<V: Visit>(&mut self, visit: V, mut record: Record) -> (Visited<V::Reply>, Fate) {
+        let panic = std::mem::take(&mut self.panic);
+        let (done, calls) = self.busy.during(|| {
+            let done = catch_unwind(AssertUnwindSafe(|| {
+                assert!(!panic, "injected fault");
+                visit.run(self.hsm, &mut record)
+            }));
+            (done, calls_of(self.hsm))
+        });
+        record.at_ms = self.log.clock().now_ms();
+        let (result, record, fate) = told(done, record.with_calls(&calls));
+        (Visited { result, due: Some(self.log.due(record)) }, fate)
+    }
+}
+
+/// Visits with their records and the way back.
 trait Errand: Send {
-    fn run(self: Box<Self>, hsm: &mut dyn Hsm, log: &AuditLog, panic: bool) -> Fate;
+    fn run(self: Box<Self>, at: At<'_>) -> Fate;
     fn refuse(self: Box<Self>);
 
     fn order(&self) -> Order {
@@ -344,7 +406,7 @@ enum Order {
 struct Last;
 
 impl Errand for Last {
-    fn run(self: Box<Self>, _: &mut dyn Hsm, _: &AuditLog, _: bool) -> Fate {
+    fn run(self: Box<Self>, _: At<'_>) -> Fate {
         Fate::Kept
     }
 
@@ -362,26 +424,50 @@ struct Asked<V: Visit> {
 }
 
 impl<V: Visit> Errand for Asked<V> {
-    fn run(self: Box<Self>, hsm: &mut dyn Hsm, log: &AuditLog, panic: bool) -> Fate {
-        let Self { visit, mut record, reply } = *self;
+    fn run(self: Box<Self>, mut at: At<'_>) -> Fate {
+        let Self { visit, record, reply } = *self;
         if reply.is_closed() {
             // Let go while the HSM hung: it is not asked for nobody.
             return Fate::Kept;
         }
-        let done = catch_unwind(AssertUnwindSafe(|| {
-            assert!(!panic, "injected fault");
-            visit.run(hsm, &mut record)
-        }));
-        record.at_ms = log.clock().now_ms();
-        let record = record.with_calls(&calls_of(hsm));
-        let (result, record, fate) = told(done, record);
+        let (visited, fate) = at.carry_out(visit, record);
         // Who no longer waits for the result leaves its record to the collector.
-        let _ = reply.send(Visited { result, due: Some(log.due(record)) });
+        let _ = reply.send(visited);
         fate
     }
 
     fn refuse(self: Box<Self>) {
-        let _ = self.reply.send(Visited { result: Err(VisitError::Away), due: None });
+        let _ = self.reply.send(Visited::nothing(VisitError::Away));
+    }
+}
+
+/// Many visits for one caller.
+struct AskedEach<V: Visit> {
+    visits: Vec<(V, Record)>,
+    reply: oneshot::Sender<Vec<Visited<V::Reply>>>,
+}
+
+impl<V: Visit> Errand for AskedEach<V> {
+    fn run(self: Box<Self>, mut at: At<'_>) -> Fate {
+        let Self { visits, reply } = *self;
+        let mut fate = Fate::Kept;
+        let visited = visits.into_iter().map(|(visit, record)| {
+            // A spoiled session serves nobody any more, and nobody is served for one who has gone.
+            if fate == Fate::Spoiled || reply.is_closed() {
+                return Visited::nothing(VisitError::Away);
+            }
+            let (visited, its_fate) = at.carry_out(visit, record);
+            fate = its_fate;
+            visited
+        });
+        let visited = visited.collect();
+        let _ = reply.send(visited);
+        fate
+    }
+
+    fn refuse(self: Box<Self>) {
+        let nothing = || Visited::nothing(VisitError::Away);
+        let _ = self.reply.send(std::iter::repeat_with(nothing).take(self.visits.len()).collect());
     }
 }
 
@@ -413,7 +499,7 @@ struct PanicNext;
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl Errand for PanicNext {
-    fn run(self: Box<Self>, _: &mut dyn Hsm, _: &AuditLog, _: bool) -> Fate {
+    fn run(self: Box<Self>, _: At<'_>) -> Fate {
         Fate::Kept
     }
 

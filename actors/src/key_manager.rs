@@ -7,6 +7,7 @@ use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Instant;
 
+use futures_util::future::join_all;
 use warifu_core::account_data::AccountData;
 use warifu_core::card::Brand;
 use warifu_core::frame::SealedFrame;
@@ -56,6 +57,9 @@ pub struct OpenFrame {
     pub record: Record,
 }
 
+/// Open many frames. Gives as many results, in the same order.
+pub struct OpenFrames(pub Vec<OpenFrame>);
+
 /// An opened frame. A secret.
 pub struct OpenedFrame {
     /// The card.
@@ -83,6 +87,9 @@ pub struct SealCard {
     /// What the log will say, as far as known.
     pub record: Record,
 }
+
+/// Draw tokens for many cards, and seal their numbers. Gives as many results, in the same order. A secret.
+pub struct SealCards(pub Vec<SealCard>);
 
 /// A sealed card. A secret, because the card is still with it.
 pub struct SealedCard {
@@ -153,14 +160,48 @@ impl KeyManager {
         }
     }
 
-    /// The deriver that opens all frames of a device.
-    fn deriver_of(&self, ksn: &Ksn) -> Option<KeyDeriver> {
+    /// Which deriver opens all frames of a device.
+    fn index_of(&self, ksn: &Ksn) -> usize {
         // Fixed keys: a device stays with its deriver when this actor is rebuilt.
         let mut hasher = DefaultHasher::new();
         ksn.device().hash(&mut hasher);
-        let derivers = u64::try_from(self.derivers.len()).ok().filter(|count| *count > 0)?;
-        let index = usize::try_from(hasher.finish() % derivers).unwrap_or(0);
-        self.derivers.get(index).cloned()
+        let derivers = u64::try_from(self.derivers.len().max(1)).unwrap_or(1);
+        usize::try_from(hasher.finish() % derivers).unwrap_or(0)
+    }
+
+    /// The deriver that opens all frames of a device.
+    fn deriver_of(&self, ksn: &Ksn) -> Option<KeyDeriver> {
+        self.derivers.get(self.index_of(ksn)).cloned()
+    }
+
+    /// Many visits, each to the deriver of its device; the derivers work side by side.
+    fn visit_each<V: Visit>(
+        &self,
+        visits: Vec<(Ksn, V, Record)>,
+    ) -> impl Future<Output = Vec<Visited<V::Reply>>> + Send + use<V> {
+        let mut shares: Vec<(Vec<usize>, Vec<(V, Record)>)> = Vec::new();
+        shares.resize_with(self.derivers.len(), Default::default);
+        let len = visits.len();
+        for (place, (ksn, visit, record)) in visits.into_iter().enumerate() {
+            if let Some((places, share)) = shares.get_mut(self.index_of(&ksn)) {
+                places.push(place);
+                share.push((visit, record));
+            }
+        }
+        let asked = self.derivers.clone().into_iter().zip(shares).filter(|(_, (places, _))| !places.is_empty());
+        let asked: Vec<_> = asked
+            .map(|(deriver, (places, share))| async move {
+                places.into_iter().zip(deriver.visit_each(share).await).collect::<Vec<_>>()
+            })
+            .collect();
+        async move {
+            let mut visited: Vec<_> = std::iter::repeat_with(|| None).take(len).collect();
+            for (place, its) in join_all(asked).await.into_iter().flatten() {
+                visited[place] = Some(its);
+            }
+            let away = || Visited { result: Err(VisitError::Away), due: None };
+            visited.into_iter().map(|its| its.unwrap_or_else(away)).collect()
+        }
     }
 }
 
@@ -181,17 +222,48 @@ impl Answer<OpenFrame> for KeyManager {
         async move {
             allowed?;
             let visit = Open { bdk, frame, merchant };
-            let Visited { result, due } = deriver.ok_or(VisitError::Away)?.visit(visit, record).await;
-            match (result, due) {
-                (Ok((card, fingerprint, mode)), Some(due)) => Ok(OpenedFrame { card, fingerprint, mode, due }),
-                (Ok(_), None) => Err(GateError::Panicked(Self::NAME).into()),
-                (Err(error), due) => {
-                    let (refusal, blame) = judge(&error, authenticated);
-                    let refused = Refused::because(refusal, with_source(&error));
-                    Err(KeyError { refused, due, blame })
-                }
+            opened(deriver.ok_or(VisitError::Away)?.visit(visit, record).await, authenticated)
+        }
+    }
+}
+
+impl Answer<OpenFrames> for KeyManager {
+    type Reply = Vec<Result<OpenedFrame, KeyError>>;
+    type Error = KeyError;
+
+    fn answer(&mut self, asked: OpenFrames) -> impl Future<Output = Result<Self::Reply, KeyError>> + Send + 'static {
+        let (mut allowed, mut visits) = (Vec::new(), Vec::new());
+        for OpenFrame { bdk, frame, merchant, record } in asked.0 {
+            let ksn = frame.ksn();
+            let permit = self.permit(&bdk, ksn.scheme());
+            allowed.push(permit.clone().map(|()| frame.mac().is_some()));
+            if permit.is_ok() {
+                visits.push((ksn, Open { bdk, frame, merchant }, record));
             }
         }
+        let visited = self.visit_each(visits);
+        async move {
+            // As many visits as were allowed, in their order.
+            let mut visited = visited.await.into_iter();
+            let one = |allowed: Result<bool, Refused>| {
+                let authenticated = allowed?;
+                opened(visited.next().ok_or(VisitError::Away)?, authenticated)
+            };
+            Ok(allowed.into_iter().map(one).collect())
+        }
+    }
+}
+
+impl Answer<SealCards> for KeyManager {
+    type Reply = Vec<Result<SealedCard, KeyError>>;
+    type Error = KeyError;
+
+    fn answer(&mut self, asked: SealCards) -> impl Future<Output = Result<Self::Reply, KeyError>> + Send + 'static {
+        let visit = |SealCard { ksn, merchant, vault_key, last_four, card, record }| {
+            (ksn, Seal { merchant, vault_key, last_four, card }, record)
+        };
+        let visited = self.visit_each(asked.0.into_iter().map(visit).collect());
+        async move { Ok(visited.await.into_iter().map(sealed).collect()) }
     }
 }
 
@@ -204,12 +276,7 @@ impl Answer<SealCard> for KeyManager {
         let deriver = self.deriver_of(&ksn);
         async move {
             let visit = Seal { merchant, vault_key, last_four, card };
-            let Visited { result, due } = deriver.ok_or(VisitError::Away)?.visit(visit, record).await;
-            match (result, due) {
-                (Ok((card, candidate)), Some(due)) => Ok(SealedCard { card, candidate, due }),
-                (Ok(_), None) => Err(GateError::Panicked(Self::NAME).into()),
-                (Err(error), due) => Err(KeyError { due, ..error.into() }),
-            }
+            sealed(deriver.ok_or(VisitError::Away)?.visit(visit, record).await)
         }
     }
 }
@@ -229,6 +296,26 @@ impl Answer<SignHead> for KeyManager {
                 (Err(error), due) => Err(KeyError { due, ..error.into() }),
             }
         }
+    }
+}
+
+fn opened(visited: Visited<<Open as Visit>::Reply>, authenticated: bool) -> Result<OpenedFrame, KeyError> {
+    match (visited.result, visited.due) {
+        (Ok((card, fingerprint, mode)), Some(due)) => Ok(OpenedFrame { card, fingerprint, mode, due }),
+        (Ok(_), None) => Err(GateError::Panicked(KeyManager::NAME).into()),
+        (Err(error), due) => {
+            let (refusal, blame) = judge(&error, authenticated);
+            let refused = Refused::because(refusal, with_source(&error));
+            Err(KeyError { refused, due, blame })
+        }
+    }
+}
+
+fn sealed(visited: Visited<<Seal as Visit>::Reply>) -> Result<SealedCard, KeyError> {
+    match (visited.result, visited.due) {
+        (Ok((card, candidate)), Some(due)) => Ok(SealedCard { card, candidate, due }),
+        (Ok(_), None) => Err(GateError::Panicked(KeyManager::NAME).into()),
+        (Err(error), due) => Err(KeyError { due, ..error.into() }),
     }
 }
 

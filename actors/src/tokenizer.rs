@@ -2,23 +2,29 @@
 //!
 //! The card number passes through here in its own type and is never copied; the vault keeps it sealed.
 
+use std::collections::HashMap;
 use std::future::Future;
 
+use futures_util::FutureExt;
+use futures_util::future::join_all;
 use warifu_core::account_data::AccountData;
 use warifu_core::frame::SealedFrame;
 use warifu_core::ksn::Counter;
-use warifu_core::merchant::RequestId;
-use warifu_core::refusal::Refusal;
-use warifu_hsm::Fingerprint;
+use warifu_core::merchant::{DeviceId, RequestId};
+use warifu_core::refusal::{Refusal, Retry};
 
 use crate::auditor::{Admit, AuditLog, Auditor, Due};
 use crate::gate::{Agent, Answer, Gate};
 use crate::house::Caller;
-use crate::key_manager::{Blame, KeyError, KeyManager, OpenFrame, OpenedFrame, SealCard, SealedCard};
+use crate::key_manager::{
+    Blame, KeyError, KeyManager, OpenFrame, OpenFrames, OpenedFrame, SealCard, SealCards, SealedCard,
+};
 use crate::record::{Kind, Record};
 use crate::refused::{Recorded, Refused};
-use crate::store::job::{Candidate, Intent, NewPayment, Origin, Take, Taken};
-use crate::store::{CardCheck, DeviceRecord, Outcome, Rejection, Store};
+use crate::store::job::{Intent, NewPayment, Origin, Take, Taken};
+use crate::store::{CardCheck, DeviceRecord, Outcome, Rejection, Store, StoreError};
+
+type Written = Result<Result<Outcome, Rejection>, StoreError>;
 
 /// Tokens drawn for one card before the merchant's are taken to be used up.
 const DRAWS: usize = 8;
@@ -82,6 +88,10 @@ pub enum Standing {
     Repeated,
 }
 
+/// Open the frames, give each card its token, and make that durable; no money moves. Gives as many results, in the same
+/// order.
+pub struct IssueTokens(pub Vec<Collected>);
+
 /// Open the frame of a request that was taken before, to send its payment again.
 pub struct OpenAgain(pub Collected);
 
@@ -106,6 +116,16 @@ impl Answer<IssueToken> for Tokenizer {
     }
 }
 
+impl Answer<IssueTokens> for Tokenizer {
+    type Reply = Vec<Result<Taken, Refused>>;
+    type Error = Refused;
+
+    fn answer(&mut self, asked: IssueTokens) -> impl Future<Output = Result<Self::Reply, Refused>> + Send + 'static {
+        let desk = self.desk.clone();
+        async move { desk.issue_each(asked.0).await }
+    }
+}
+
 impl Answer<OpenAgain> for Tokenizer {
     type Reply = AccountData;
     type Error = Refused;
@@ -113,26 +133,148 @@ impl Answer<OpenAgain> for Tokenizer {
     fn answer(&mut self, asked: OpenAgain) -> impl Future<Output = Result<AccountData, Refused>> + Send + 'static {
         let desk = self.desk.clone();
         async move {
-            let OpenedFrame { card, due, .. } = desk.open(&asked.0).await?;
-            desk.log.write(vec![due], Vec::new()).await?;
-            Ok(card)
+            match desk.open(&asked.0).await? {
+                Ok(OpenedFrame { card, due, .. }) => {
+                    desk.log.write(vec![due], Vec::new()).await?;
+                    Ok(card)
+                }
+                Err(failed) => Err(desk.lose(desk.unopened(&asked.0, failed)?).await),
+            }
         }
     }
 }
 
+/// What the cards of a batch stand before: to be taken, to be written down as lost, or refused with nothing to write.
+type Prepared = Result<Result<Ready, Lost>, Refused>;
+
+/// A card whose frame was opened, on its way to a token. A secret.
+struct Ready {
+    take: Take,
+    due: Vec<Due>,
+    card: AccountData,
+}
+
+/// A card that gets no token, and what is written down of it.
+struct Lost {
+    intent: Intent,
+    due: Vec<Due>,
+    further: Vec<Record>,
+    refused: Refused,
+}
+
 impl Desk {
     async fn issue(&self, collected: Collected, payment: Option<NewPayment>) -> Result<Issued, Refused> {
-        let OpenedFrame { card, fingerprint, mode, due } = self.open(&collected).await?;
-        let mut due = vec![due];
+        let opened = self.open(&collected).await?;
+        let mut ready = match self.prepare(&collected, opened, payment)? {
+            Ok(ready) => ready,
+            Err(lost) => return Err(self.lose(lost).await),
+        };
+        if !self.store.knows_card(&ready.take.merchant, &ready.take.fingerprint).await? {
+            ready = self.seal(&collected, ready).await?;
+        }
+        let first = self.hand_in(&mut ready);
+        self.finish(&collected, ready, first.await).await
+    }
+
+    /// Each stage is over for all before the next begins, and what is to become durable is handed in in order: the
+    /// cards of one device are taken in the order of its counters.
+    async fn issue_each(&self, all: Vec<Collected>) -> Result<Vec<Result<Taken, Refused>>, Refused> {
+        self.auditor.ask(Admit).await?;
+        let opening = all.iter().map(|collected| self.opening(collected)).collect();
+        let opened = self.keys.ask(OpenFrames(opening)).await.map_err(|failed| failed.refused)?;
+        let prepared = all.iter().zip(opened).map(|(collected, opened)| self.prepare(collected, opened, None));
+        let mut cards: Vec<Prepared> = prepared.collect();
+        self.seal_unknown(&all, &mut cards).await;
+        hold_back(&all, &mut cards);
+
+        let handed_in = all.iter().zip(cards).map(|(collected, card)| match card {
+            Ok(Ok(mut ready)) => {
+                let first = self.hand_in(&mut ready);
+                async move { self.finish(collected, ready, first.await).await.map(|issued| issued.taken) }.boxed()
+            }
+            Ok(Err(lost)) => self.lose(lost).map(Err).boxed(),
+            Err(refused) => std::future::ready(Err(refused)).boxed(),
+        });
+        let handed_in: Vec<_> = handed_in.collect();
+        Ok(join_all(handed_in).await)
+    }
+
+    /// Seals, in one visit to each deriver, the numbers of those cards that have no token yet.
+    async fn seal_unknown(&self, all: &[Collected], cards: &mut [Prepared]) {
+        let known = join_all(cards.iter().map(|card| async move {
+            let Ok(Ok(Ready { take, .. })) = card else { return Ok(true) };
+            self.store.knows_card(&take.merchant, &take.fingerprint).await
+        }));
+        let known = known.await;
+        let (mut places, mut sealing, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for (place, ((collected, card), known)) in all.iter().zip(cards.iter_mut()).zip(known).enumerate() {
+            match known {
+                Ok(true) => {}
+                Err(error) => *card = Err(error.into()),
+                Ok(false) => {
+                    // Its place is kept by a refusal that only a defect would let out.
+                    let Ok(Ok(ready)) = std::mem::replace(card, Err(nowhere())) else { continue };
+                    match self.sealing(collected, ready).await {
+                        Ok((asked, take, due)) => {
+                            places.push(place);
+                            sealing.push(asked);
+                            rest.push((take, due));
+                        }
+                        Err(refused) => *card = Err(refused),
+                    }
+                }
+            }
+        }
+        if sealing.is_empty() {
+            return;
+        }
+        let sealed = match self.keys.ask(SealCards(sealing)).await {
+            Ok(sealed) => sealed,
+            Err(failed) => {
+                places.iter().for_each(|place| cards[*place] = Err(failed.refused.clone()));
+                return;
+            }
+        };
+        for ((place, (take, due)), sealed) in places.into_iter().zip(rest).zip(sealed) {
+            cards[place] = self.sealed(take, due, sealed).await.map(Ok);
+        }
+    }
+
+    /// Opens the frame in the HSM, if the log can take the record of it.
+    async fn open(&self, collected: &Collected) -> Result<Result<OpenedFrame, KeyError>, Refused> {
+        self.auditor.ask(Admit).await?;
+        Ok(self.keys.ask(self.opening(collected)).await)
+    }
+
+    fn opening(&self, collected: &Collected) -> OpenFrame {
+        OpenFrame {
+            bdk: collected.device.bdk.clone(),
+            frame: collected.frame.clone(),
+            merchant: collected.caller.merchant.clone(),
+            record: about(&self.log, Kind::FrameOpened, collected),
+        }
+    }
+
+    /// What is to become of a frame; an error where nothing was done and nothing is to be written down.
+    fn prepare(
+        &self,
+        collected: &Collected,
+        opened: Result<OpenedFrame, KeyError>,
+        payment: Option<NewPayment>,
+    ) -> Result<Result<Ready, Lost>, Refused> {
+        let OpenedFrame { card, fingerprint, mode, due } = match opened {
+            Ok(opened) => opened,
+            Err(failed) => return self.unopened(collected, failed).map(Err),
+        };
+        let due = vec![due];
         if let Err(cause) = check(&card, collected.device.card_check) {
-            let refused = about(&self.log, Kind::RequestRefused, &collected).because(cause);
             // Without a MAC only a card that can be one proves a frame genuine.
             let intent = match collected.frame.mac() {
-                Some(_) => spend(&collected),
-                None => self.fault(&collected),
+                Some(_) => spend(collected),
+                None => self.fault(collected),
             };
-            self.log.submit(intent, due, vec![refused]).await??;
-            return Err(Refused::recorded(Refusal::CardInvalid, cause));
+            let further = vec![about(&self.log, Kind::RequestRefused, collected).because(cause)];
+            return Ok(Err(Lost { intent, due, further, refused: Refused::recorded(Refusal::CardInvalid, cause) }));
         }
         let origin = Origin {
             device: collected.device.id.clone(),
@@ -140,7 +282,7 @@ impl Desk {
             scheme: collected.frame.ksn().scheme(),
             mode,
         };
-        let mut take = Take {
+        let take = Take {
             merchant: collected.caller.merchant.clone(),
             request: collected.request.clone(),
             digest: collected.digest,
@@ -151,57 +293,62 @@ impl Desk {
             origin,
             payment,
         };
-        let mut card = card;
-        if !self.is_known(&collected, &fingerprint).await? {
-            card = self.seal(&collected, card, &mut take, &mut due).await?;
-        }
-        for _ in 0..DRAWS {
-            let intent = Intent::Take(Box::new(take.clone()));
-            match self.log.submit(intent, std::mem::take(&mut due), Vec::new()).await? {
-                Ok(Outcome::Taken(taken)) => return Ok(Issued { taken, standing: Standing::First, card }),
-                Ok(Outcome::Repeated(taken)) => return Ok(Issued { taken, standing: Standing::Repeated, card }),
-                Err(Rejection::TokenCollision | Rejection::TokenWanted) => {
-                    card = self.seal(&collected, card, &mut take, &mut due).await?;
-                }
-                Err(rejection) => return Err(rejection.into()),
-                Ok(outcome @ (Outcome::Noted | Outcome::Moved | Outcome::Spent | Outcome::Faulted { .. })) => {
-                    return Err(Refused::because(Refusal::Internal, format!("a card was taken as {outcome:?}")));
-                }
-            }
-        }
-        self.log.write(due, Vec::new()).await?;
-        Err(Refused::because(Refusal::TokensExhausted, "every token drawn belongs to another card"))
+        Ok(Ok(Ready { take, due, card }))
     }
 
-    /// Opens the frame in the HSM, if the log can take the record of it.
-    async fn open(&self, collected: &Collected) -> Result<OpenedFrame, Refused> {
-        self.auditor.ask(Admit).await?;
-        let opening = OpenFrame {
-            bdk: collected.device.bdk.clone(),
-            frame: collected.frame.clone(),
-            merchant: collected.caller.merchant.clone(),
-            record: about(&self.log, Kind::FrameOpened, collected),
-        };
-        match self.keys.ask(opening).await {
-            Ok(opened) => Ok(opened),
-            Err(failed) => Err(self.not_opened(collected, failed).await?),
-        }
-    }
-
-    /// Writes down why a frame was not opened, and counts it against a device that makes no MACs.
-    async fn not_opened(&self, collected: &Collected, failed: KeyError) -> Result<Refused, Refused> {
+    /// Why a frame was not opened, counted against a device that makes no MACs.
+    fn unopened(&self, collected: &Collected, failed: KeyError) -> Result<Lost, Refused> {
         let KeyError { refused, due, blame } = failed;
-        let Some(due) = due else { return Ok(refused) };
+        let Some(due) = due else { return Err(refused) };
         let (intent, recorded) = match blame {
             Blame::Frame => (self.fault(collected), Recorded::Yes),
             Blame::Card => (spend(collected), Recorded::Yes),
             // What failed has its record now; that a request was refused for it is another.
             Blame::Other => (Intent::Note, Recorded::No),
         };
-        match self.log.submit(intent, vec![due], Vec::new()).await? {
-            Ok(_) => Ok(Refused { recorded, ..refused }),
-            // Somebody else used the counter meanwhile.
-            Err(rejection) => Ok(rejection.into()),
+        Ok(Lost { intent, due: vec![due], further: Vec::new(), refused: Refused { recorded, ..refused } })
+    }
+
+    /// Writes down why a card got no token.
+    fn lose(&self, lost: Lost) -> impl Future<Output = Refused> + Send + use<> {
+        let Lost { intent, due, further, refused } = lost;
+        let written = self.log.submit(intent, due, further);
+        async move {
+            match written.await {
+                Ok(Ok(_)) => refused,
+                // Somebody else used the counter meanwhile.
+                Ok(Err(rejection)) => rejection.into(),
+                Err(error) => error.into(),
+            }
+        }
+    }
+
+    /// Hands a card in to be taken.
+    fn hand_in(&self, ready: &mut Ready) -> impl Future<Output = Written> + Send + use<> {
+        let intent = Intent::Take(Box::new(ready.take.clone()));
+        self.log.submit(intent, std::mem::take(&mut ready.due), Vec::new())
+    }
+
+    /// From what the writer says to a first try, until there is a token or no other try is worth it.
+    async fn finish(&self, collected: &Collected, mut ready: Ready, first: Written) -> Result<Issued, Refused> {
+        let mut written = first;
+        let mut drawn = 1;
+        loop {
+            match written? {
+                Ok(Outcome::Taken(taken)) => return Ok(Issued { taken, standing: Standing::First, card: ready.card }),
+                Ok(Outcome::Repeated(taken)) => {
+                    return Ok(Issued { taken, standing: Standing::Repeated, card: ready.card });
+                }
+                Err(Rejection::TokenCollision | Rejection::TokenWanted) if drawn < DRAWS => {
+                    drawn += 1;
+                    ready = self.seal(collected, ready).await?;
+                    written = self.hand_in(&mut ready).await;
+                }
+                Err(rejection) => return Err(rejection.into()),
+                Ok(outcome @ (Outcome::Noted | Outcome::Moved | Outcome::Spent | Outcome::Faulted { .. })) => {
+                    return Err(Refused::because(Refusal::Internal, format!("a card was taken as {outcome:?}")));
+                }
+            }
         }
     }
 
@@ -212,42 +359,70 @@ impl Desk {
         Intent::Fault { device: collected.device.id.clone(), limit }
     }
 
-    async fn is_known(&self, collected: &Collected, fingerprint: &Fingerprint) -> Result<bool, Refused> {
-        let merchant = &collected.caller.merchant;
-        Ok(self.store.token_by_fingerprint(merchant, fingerprint).await?.is_some())
+    /// Draws a token and seals the card number for it.
+    async fn seal(&self, collected: &Collected, ready: Ready) -> Result<Ready, Refused> {
+        let (sealing, take, due) = self.sealing(collected, ready).await?;
+        let sealed = self.keys.ask(sealing).await;
+        self.sealed(take, due, sealed).await
     }
 
-    /// Draws a token and seals the card number for it.
-    async fn seal(
-        &self,
-        collected: &Collected,
-        card: AccountData,
-        take: &mut Take,
-        due: &mut Vec<Due>,
-    ) -> Result<AccountData, Refused> {
-        let merchant = self.store.merchant(&collected.caller.merchant).await?;
+    async fn sealing(&self, collected: &Collected, ready: Ready) -> Result<(SealCard, Take, Vec<Due>), Refused> {
+        let Ready { take, due, card } = ready;
+        let merchant = self.store.merchant(&take.merchant).await?;
         let merchant = merchant.ok_or_else(|| Refused::because(Refusal::Internal, "the merchant has no vault key"))?;
         let sealing = SealCard {
             ksn: collected.frame.ksn(),
-            merchant: collected.caller.merchant.clone(),
+            merchant: take.merchant.clone(),
             vault_key: merchant.vault_key,
             last_four: merchant.last_four,
             card,
             record: about(&self.log, Kind::CardSealed, collected),
         };
-        match self.keys.ask(sealing).await {
+        Ok((sealing, take, due))
+    }
+
+    async fn sealed(
+        &self,
+        mut take: Take,
+        mut due: Vec<Due>,
+        sealed: Result<SealedCard, KeyError>,
+    ) -> Result<Ready, Refused> {
+        match sealed {
             Ok(SealedCard { card, candidate, due: sealed }) => {
-                take.candidate = Some::<Candidate>(candidate);
+                take.candidate = Some(candidate);
                 due.push(sealed);
-                Ok(card)
+                Ok(Ready { take, due, card })
             }
             Err(KeyError { refused, due: failed, .. }) => {
                 due.extend(failed);
-                self.log.write(std::mem::take(due), Vec::new()).await?;
+                self.log.write(due, Vec::new()).await?;
                 Err(refused)
             }
         }
     }
+}
+
+/// Where a card is to be asked for again, no later one of its device may be taken before it: its counter would be too old
+/// then.
+fn hold_back(all: &[Collected], cards: &mut [Prepared]) {
+    let mut held: HashMap<&DeviceId, Refused> = HashMap::new();
+    for (collected, card) in all.iter().zip(cards) {
+        let device = &collected.device.id;
+        if let Some(refused) = held.get(device) {
+            *card = Err(refused.clone());
+            continue;
+        }
+        if let Err(refused) | Ok(Err(Lost { refused, .. })) = card
+            && refused.refusal.retry() == Retry::SameRequest
+        {
+            held.insert(device, Refused { recorded: Recorded::No, ..refused.clone() });
+        }
+    }
+}
+
+/// What stands in the place of a card that is somewhere else for the moment.
+fn nowhere() -> Refused {
+    Refused::because(Refusal::Internal, "a card was lost on the way to its seal")
 }
 
 /// A genuine frame has used its counter, whatever it held.

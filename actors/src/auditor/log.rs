@@ -86,24 +86,29 @@ impl AuditLog {
         Due { record: Some(record), log: self.clone() }
     }
 
-    /// Makes an intent durable together with what is due and further records.
+    /// Makes an intent durable together with what is due and further records. It is handed in before this returns, so
+    /// intents become durable in the order of the calls.
     ///
     /// # Errors
     /// When the store cannot; what was due goes to the collector.
-    pub async fn submit(
+    pub fn submit(
         &self,
         intent: Intent,
         due: Vec<Due>,
         further: Vec<Record>,
-    ) -> Result<Result<Outcome, Rejection>, StoreError> {
+    ) -> impl Future<Output = Result<Result<Outcome, Rejection>, StoreError>> + Send + use<> {
         let records = due.iter().filter_map(|due| due.record.clone()).chain(further).collect();
-        let outcome = self.0.writer.submit(Job { intent, records }).await;
-        if let Err(StoreError::LogTaken | StoreError::LogChanged(_) | StoreError::Stopped) = outcome {
-            self.0.supervisor.give_up("audit log");
+        let handed_in = self.0.writer.submit(Job { intent, records });
+        let log = self.clone();
+        async move {
+            let outcome = handed_in.await;
+            if let Err(StoreError::LogTaken | StoreError::LogChanged(_) | StoreError::Stopped) = outcome {
+                log.0.supervisor.give_up("audit log");
+            }
+            let outcome = outcome?;
+            due.into_iter().for_each(Due::settle);
+            Ok(outcome)
         }
-        let outcome = outcome?;
-        due.into_iter().for_each(Due::settle);
-        Ok(outcome)
     }
 
     /// Writes records and waits until they are durable.

@@ -56,8 +56,14 @@ impl House {
             log: self.0.log.clone(),
             news: sender,
         };
-        let registered = keeper.register().await;
-        self.0.supervisor.runtime().spawn(keeper.keep(registered));
+        let (ready, is_ready) = oneshot::channel();
+        // Not in this call, which ends at once when its caller goes: what was begun is also taken off again.
+        self.0.supervisor.runtime().spawn(async move {
+            let registered = keeper.register().await;
+            let _ = ready.send(());
+            keeper.keep(registered).await;
+        });
+        let _ = is_ready.await;
         Ok(Link { news })
     }
 }
