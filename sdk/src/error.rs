@@ -11,6 +11,7 @@ use warifu_core::refusal::{Fixer, Refusal, Retry};
 use crate::config::ConfigError;
 use crate::device::DeviceError;
 use crate::request_id::RequestId;
+use crate::wire::v1;
 
 /// Why a call has no answer. Each text says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +95,7 @@ fn ask_again(request_id: Option<&RequestId>) -> String {
 }
 
 /// Why one attempt failed, and whether the same request may be sent again.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// A refusal, and the shortest pause before the SDK itself may send the same request again.
     Refused {
@@ -114,6 +115,21 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Reads the refusal of one request among many.
+    pub(crate) fn of_one(refused: v1::Refused) -> Self {
+        let refusal = Refusal::from_reason(&refused.reason);
+        let who = fixer_from_name(&refused.who).or_else(|| refusal.map(Refusal::fixer));
+        let retry = Retry::from_name(&refused.retry).or_else(|| refusal.map(Refusal::retry)).unwrap_or(Retry::No);
+        Self::Refused {
+            refusal,
+            reason: refused.reason,
+            who: who.unwrap_or(Fixer::Operator),
+            retry,
+            message: refused.message,
+            repeat_after: (retry == Retry::SameRequest).then_some(Duration::ZERO),
+        }
+    }
+
     /// Reads a status: the server's own words if it has [`ErrorInfo`](tonic_types::ErrorInfo), else the transport's.
     pub(crate) fn read(status: Status) -> Self {
         if let Some(info) = status.get_details_error_info().filter(|info| info.domain == "warifu") {

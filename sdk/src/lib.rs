@@ -37,6 +37,7 @@ mod order;
 mod request_id;
 mod retry;
 mod task;
+mod upload;
 pub mod transport;
 pub mod wire;
 

@@ -21,6 +21,7 @@ use crate::order::Order;
 use crate::request_id::RequestId;
 use crate::retry::{Backoff, Patience, Pauses};
 use crate::transport::DeviceTransport;
+use crate::upload::Upload;
 use crate::wire::v1;
 use crate::wire::v1::comm_module_service_client::CommModuleServiceClient;
 
@@ -100,6 +101,15 @@ impl CommModule {
         let answer =
             self.ask(Some(request_id), message, |mut client, request| async move { client.tokenize(request).await });
         answer.await?.card.try_into()
+    }
+
+    /// Turns many cards into tokens, as after a time without a connection: as many answers, in the same order. Moves no
+    /// money. Cards of one device must come in the order they were collected.
+    ///
+    /// What has no answer is asked again as long as [`Config::give_up_after`] says, counted from the last answer; the
+    /// refusal of one card says nothing about the others. The same cards again give the same answers.
+    pub async fn tokenize_many(&self, cards: &[(RequestId, Collected)]) -> Vec<Result<Card, SdkError>> {
+        Upload::of(self.inner.client.clone(), self.inner.patience, cards).run().await
     }
 
     /// Turns a card into a token and asks the acquirer to authorize the order. A decline is an answer, not an error.

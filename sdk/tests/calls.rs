@@ -210,3 +210,48 @@ async fn a_module_started_while_the_server_is_away_works_once_it_is_there() {
     tokio::time::timeout(support::SOON, events.next()).await.unwrap().unwrap();
     assert_eq!(module.merchant().as_deref(), Some("shop-1"));
 }
+
+#[tokio::test]
+async fn an_upload_asks_again_only_for_what_has_no_answer() {
+    let certificates = Certificates::new();
+    let (script, mut witness) = Script::new([
+        Reply::Well(v1::Outcome::Authorized),
+        Reply::Refuse(Refusal::Busy),
+        Reply::Refuse(Refusal::FrameReplayed),
+        Reply::Plain(Code::Unavailable),
+    ]);
+    let server = FakeServer::start(&certificates, &script);
+    let module = CommModule::connect(server.config(&certificates)).await.unwrap();
+    let cards: Vec<_> = (0..5).map(|_| (RequestId::new(), output())).collect();
+    let answers = module.tokenize_many(&cards).await;
+    for (at, answer) in answers.iter().enumerate() {
+        match (at, answer) {
+            (2, Err(SdkError::Refused { refusal, retry, request_id, .. })) => {
+                assert_eq!((*refusal, *retry), (Some(Refusal::FrameReplayed), Retry::NewCard));
+                assert_eq!(request_id.as_ref(), Some(&cards[2].0));
+            }
+            (2, other) => panic!("{other:?}"),
+            (_, answer) => assert_eq!(answer.as_ref().unwrap().token.as_str(), TOKEN),
+        }
+    }
+    let mut asked = Vec::new();
+    while asked.len() < 7 {
+        let Seen::Tokenize(sent) = witness.call().await else { panic!("no tokenize") };
+        asked.push(cards.iter().position(|(id, _)| id.as_str() == sent.request_id).unwrap());
+    }
+    assert_eq!(asked, [0, 1, 2, 3, 1, 3, 4]);
+}
+
+#[tokio::test]
+async fn an_upload_to_nobody_gives_each_card_the_same_error_in_time() {
+    let certificates = Certificates::new();
+    let config = config(free_port(), &certificates).give_up_after(Duration::from_millis(200));
+    let module = CommModule::start(config).unwrap();
+    let cards: Vec<_> = (0..3).map(|_| (RequestId::new(), output())).collect();
+    let answers = module.tokenize_many(&cards).await;
+    for (answer, (id, _)) in answers.iter().zip(&cards) {
+        let Err(error @ SdkError::Transport { .. }) = answer else { panic!("{answer:?}") };
+        assert_eq!(error.request_id(), Some(id));
+    }
+    assert_eq!(answers.len(), 3);
+}

@@ -12,12 +12,13 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 use tracing::field::Empty;
 use warifu_actors::House;
-use warifu_actors::house::{Caller, Link, News};
+use warifu_actors::house::{Caller, Link, News, TOGETHER};
 use warifu_core::merchant::RequestId;
 use warifu_core::refusal::Refusal;
 use warifu_sdk::wire::v1;
 use warifu_sdk::wire::v1::comm_module_service_server::CommModuleService;
 
+use super::batches::Batches;
 use super::convert;
 use super::status::status;
 use crate::app::Posture;
@@ -78,11 +79,13 @@ impl CommModuleEdge {
 }
 
 type Answer<T> = Result<Response<T>, Status>;
+type AnswerStream = Pin<Box<dyn Stream<Item = Result<v1::TokenizeManyResponse, Status>> + Send>>;
 type NewsStream = Pin<Box<dyn Stream<Item = Result<v1::LinkResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl CommModuleService for CommModuleEdge {
     type LinkStream = NewsStream;
+    type TokenizeManyStream = AnswerStream;
 
     async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Answer<v1::TokenizeResponse> {
         let id = convert::request_id(&request.get_ref().request_id);
@@ -106,6 +109,18 @@ impl CommModuleService for CommModuleEdge {
             let wish = self.read(&caller, known.as_ref(), wish).await?;
             let payment = self.house.authorize(&caller, wish).await?;
             Ok(v1::AuthorizeResponse { payment: Some(convert::payment(&payment)) })
+        })
+        .await
+    }
+
+    async fn tokenize_many(&self, request: Request<Streaming<v1::TokenizeRequest>>) -> Answer<AnswerStream> {
+        let (tell, told) = mpsc::channel(TOGETHER);
+        observed("TokenizeMany", None, async {
+            let peer = *request.extensions().get::<Peer>().ok_or(Refusal::Internal)?;
+            self.caller(&request).await?;
+            let batches = Batches { house: self.house.clone(), peer, tell };
+            tokio::spawn(batches.serve(request.into_inner()));
+            Ok::<AnswerStream, Refusal>(Box::pin(ReceiverStream::new(told)))
         })
         .await
     }

@@ -79,6 +79,16 @@ pub(super) fn card(card: &StoredCard) -> v1::Card {
     }
 }
 
+/// Writes a refusal of one request among many.
+pub(super) fn refused(refusal: Refusal) -> v1::Refused {
+    v1::Refused {
+        reason: refusal.reason().to_owned(),
+        who: refusal.fixer().name().to_owned(),
+        retry: refusal.retry().name().to_owned(),
+        message: refusal.message().to_owned(),
+    }
+}
+
 /// Writes a payment.
 pub(super) fn payment(payment: &StoredPayment) -> v1::Payment {
     let (outcome, approval_code, response_code) = outcome(payment.state);

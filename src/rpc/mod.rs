@@ -1,5 +1,6 @@
 //! The gRPC edge: who calls, what they say, and what they are told. No business rule lives here.
 
+mod batches;
 mod comm_module;
 mod convert;
 mod limits;
@@ -35,6 +36,8 @@ const MAX_AGE: Duration = Duration::from_secs(3600);
 const AGE_GRACE: Duration = Duration::from_secs(30);
 /// Longest headers a caller may send.
 const MAX_HEADERS: u32 = 16 * 1024;
+/// How much longer a call may take than the house gives a request: the house knows better what it was about.
+const BEYOND: Duration = Duration::from_millis(500);
 /// Longest answer: an order with some thousand payments. The SDK takes as much.
 const MAX_ANSWER: usize = 1024 * 1024;
 /// How often the health service looks.
@@ -105,7 +108,7 @@ impl Services {
             .http2_max_header_list_size(MAX_HEADERS)
             .max_concurrent_streams(u32::try_from(settings.connection_requests).ok())
             .concurrency_limit_per_connection(settings.connection_requests)
-            .layer(CallLimits { time: settings.request_timeout, house: self.house })
+            .layer(CallLimits { time: settings.request_timeout + BEYOND, house: self.house })
             .serve_with_incoming_shutdown(self.routes.prepare(), incoming, stop)
             .await
     }

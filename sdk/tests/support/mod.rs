@@ -16,7 +16,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 use warifu_sdk::wire::v1::comm_module_service_server::{CommModuleService, CommModuleServiceServer};
-use warifu_sdk::wire::v1::{self, link_request::News as Told, link_response::News};
+use warifu_sdk::wire::v1::{self, link_request::News as Told, link_response::News, tokenize_many_response::Result as One};
 use warifu_sdk::{Config, Refusal};
 
 use self::certificates::Certificates;
@@ -154,6 +154,7 @@ struct Service(Arc<Script>);
 #[tonic::async_trait]
 impl CommModuleService for Service {
     type LinkStream = ReceiverStream<Result<v1::LinkResponse, Status>>;
+    type TokenizeManyStream = ReceiverStream<Result<v1::TokenizeManyResponse, Status>>;
 
     async fn link(&self, request: Request<Streaming<v1::LinkRequest>>) -> Result<Response<Self::LinkStream>, Status> {
         let mut told = request.into_inner();
@@ -195,6 +196,28 @@ impl CommModuleService for Service {
     async fn tokenize(&self, request: Request<v1::TokenizeRequest>) -> Result<Response<v1::TokenizeResponse>, Status> {
         self.0.reply(Seen::Tokenize(request.into_inner())).await?;
         Ok(Response::new(v1::TokenizeResponse { card: Some(card()) }))
+    }
+
+    async fn tokenize_many(
+        &self,
+        request: Request<Streaming<v1::TokenizeRequest>>,
+    ) -> Result<Response<Self::TokenizeManyStream>, Status> {
+        let (mut asked, script) = (request.into_inner(), Arc::clone(&self.0));
+        let (tell, told) = mpsc::channel(1024);
+        tokio::spawn(async move {
+            while let Ok(Some(message)) = asked.message().await {
+                let request_id = message.request_id.clone();
+                let result = match script.reply(Seen::Tokenize(message)).await {
+                    Ok(_) => One::Card(card()),
+                    Err(status) => match status.get_details_error_info() {
+                        Some(info) => One::Refused(v1::Refused { reason: info.reason, ..v1::Refused::default() }),
+                        None => return drop(tell.send(Err(status)).await),
+                    },
+                };
+                let _ = tell.send(Ok(v1::TokenizeManyResponse { request_id, result: Some(result) })).await;
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(told)))
     }
 
     async fn authorize(
