@@ -16,12 +16,12 @@ use warifu_actors::clock::{Clock, SystemClock};
 use warifu_actors::house::Settings;
 use warifu_actors::store::module::ModuleState;
 use warifu_actors::store::{Store, StoreError, WriterSettings};
-use warifu_hsm::pkcs11::Slot;
+use warifu_hsm::software::SoftwareSlot;
 use warifu_hsm::{CallTally, HsmError};
 
 use crate::config::{AcquirerKind, Config, Server, StoreSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
-use crate::hsm::{Door, close_slot, open_slot_counted};
+use crate::hsm::Backend;
 use crate::http;
 use crate::identity::CertificateId;
 use crate::process::{self, Privacy};
@@ -56,8 +56,7 @@ pub struct App {
     posture: Posture,
     house: House,
     store: Store,
-    slot: Slot,
-    door: Arc<Door>,
+    hsm: Backend,
     services: Services,
     tls: Arc<rustls::ServerConfig>,
     grpc: TcpListener,
@@ -69,6 +68,16 @@ pub struct App {
 impl App {
     /// Brings the parts up, each with its own exit code when it fails. Inside `warifu_actors::supervisor::run`.
     pub async fn start(config: Config, posture: Posture) -> Result<Self, Failure> {
+        Self::start_on(config, posture, None).await
+    }
+
+    /// As [`App::start`], on the software backend, whose keys are in this process's memory: to measure what the server
+    /// costs beside its HSM.
+    pub async fn start_on_software(config: Config, keys: SoftwareSlot) -> Result<Self, Failure> {
+        Self::start_on(config, Posture::Dev, Some(keys)).await
+    }
+
+    async fn start_on(config: Config, posture: Posture, software: Option<SoftwareSlot>) -> Result<Self, Failure> {
         harden(&config.server)?;
         process::raise_file_limit();
         let telemetry =
@@ -87,8 +96,8 @@ impl App {
         fs::create_dir_all(&config.server.data_dir).or_exit(Exit::Usage, "make server.data_dir")?;
         let store = open_store(&config.store).await?;
         let mut calls = CallTally::default();
-        let slot = match open_slot_counted(&config.hsm, &mut calls) {
-            Ok(slot) => slot,
+        let hsm = match Backend::open(&config, software, &mut calls) {
+            Ok(hsm) => hsm,
             Err(failure) => {
                 note_calls(&config, &store, &calls).await;
                 return Err(failure);
@@ -96,21 +105,18 @@ impl App {
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
-        let door = Door::new(&slot, config.bdks.clone());
-        let started = House::start(settings(&config, posture), store.clone(), door.clone(), acquirer, clock).await;
+        let started = House::start(settings(&config, posture), store.clone(), hsm.factory(), acquirer, clock).await;
         let house = match started {
             Ok(house) => house,
             Err(error) => {
-                calls = door.close();
-                calls.add(&close_slot(slot));
-                note_calls(&config, &store, &calls).await;
+                note_calls(&config, &store, &hsm.close()).await;
                 return Err(Failure::new(exit_of(&error), format_args!("could not start: {error}")));
             }
         };
         let services = Services::new(house.clone(), posture, &config.server)
             .await
             .or_exit(Exit::Internal, "describe the services")?;
-        Ok(Self { config, posture, house, store, slot, door, services, tls, grpc, http, addresses, telemetry })
+        Ok(Self { config, posture, house, store, hsm, services, tls, grpc, http, addresses, telemetry })
     }
 
     /// Where it listens.
@@ -142,7 +148,7 @@ impl App {
 
     /// Answers callers from now on.
     fn open(self) -> Open {
-        let Self { config, posture, house, store, slot, door, services, tls, grpc, http, telemetry, .. } = self;
+        let Self { config, posture, house, store, hsm, services, tls, grpc, http, telemetry, .. } = self;
         let (stopping, stopped) = watch::channel(false);
         let server = config.server;
         let limits = Limits {
@@ -168,7 +174,7 @@ impl App {
                 tracing::error!(%error, "gRPC is not served any more");
             }
         });
-        Open { house, store, slot, door, telemetry, stopping, calls, pages, drain }
+        Open { house, store, hsm, telemetry, stopping, calls, pages, drain }
     }
 }
 
@@ -176,8 +182,7 @@ impl App {
 struct Open {
     house: House,
     store: Store,
-    slot: Slot,
-    door: Arc<Door>,
+    hsm: Backend,
     telemetry: Telemetry,
     stopping: watch::Sender<bool>,
     calls: JoinHandle<()>,
@@ -190,9 +195,7 @@ impl Open {
         let in_time = self.finish().await;
         self.pages.iter().for_each(JoinHandle::abort);
         // The HSM is closed before the last record, which tells of its closing, too.
-        let mut last_calls = self.door.close();
-        last_calls.add(&close_slot(self.slot));
-        self.house.stopped(&last_calls).await;
+        self.house.stopped(&self.hsm.close()).await;
         self.store.close().await;
         tracing::info!(in_time, "stopped");
         self.telemetry.stop().await;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{audit, calc, config, dev, device, hsm, merchant, module, pki, sales, serve};
+use crate::commands::{audit, bench, calc, config, dev, device, hsm, merchant, module, pki, sales, serve};
 use crate::config::{Config, ConfigError};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::process;
@@ -51,6 +51,7 @@ enum Command {
     Audit(audit::AuditCommand),
     Hsm(hsm::HsmCommand),
     Pki(pki::PkiCommand),
+    Bench(bench::Bench),
     Calc(calc::Calc),
 }
 
@@ -83,6 +84,7 @@ impl Cli {
             Command::Audit(command) => command.run(&file),
             Command::Hsm(command) => command.run(&file),
             Command::Pki(command) => command.run(),
+            Command::Bench(command) => command.run(),
             Command::Calc(command) => command.run().or_exit(Exit::Refused, "compute"),
         }
     }

@@ -287,7 +287,7 @@ impl Config {
                 timeout: read.duration("acquirer.timeout_ms", 10)?,
             },
             audit: AuditSettings {
-                window: read.duration("audit.window_ms", 1)?,
+                window: read.duration("audit.window_ms", 0)?,
                 sign_every: read.duration("audit.sign_every_ms", 100)?,
             },
             telemetry: read.telemetry()?,

@@ -7,18 +7,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use warifu_core::secret::SecretBytes;
 use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, SlotFactory};
+use warifu_hsm::software::SoftwareSlot;
 use warifu_hsm::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
 
-use crate::config::HsmSettings;
+use crate::config::{Config, HsmSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::private;
 
-/// Opens the HSM's slot.
-pub(crate) fn open_slot(settings: &HsmSettings) -> Result<Slot, Failure> {
-    open_slot_counted(settings, &mut CallTally::default())
-}
-
-/// As [`open_slot`]; where that fails, `made` tells the calls made until then.
+/// Opens the HSM's slot; where that fails, `made` tells the calls made until then.
 pub(crate) fn open_slot_counted(settings: &HsmSettings, made: &mut CallTally) -> Result<Slot, Failure> {
     let config = SlotConfig {
         module: settings.module.clone(),
@@ -39,13 +35,18 @@ pub(crate) fn read_pin(file: &Path) -> Result<Pin, Failure> {
     read().or_exit(Exit::Usage, &format!("read the HSM's PIN in {}", file.display()))
 }
 
-/// One use of the HSM by a command: opens the slot and a session, asks, closes. The calls are told whatever came of it.
+/// One use of the HSM by a command, to do `what`: opens the slot and a session, asks, closes. The calls are told whatever
+/// came of it.
 pub(crate) fn use_once<T>(
     settings: &HsmSettings,
+    what: &str,
     ask: impl FnOnce(&Slot, &mut dyn Hsm) -> Result<T, HsmError>,
-) -> Result<(Result<T, HsmError>, CallTally), Failure> {
-    let slot = open_slot(settings)?;
+) -> (Result<T, Failure>, CallTally) {
     let mut calls = CallTally::default();
+    let slot = match open_slot_counted(settings, &mut calls) {
+        Ok(slot) => slot,
+        Err(failure) => return (Err(failure), calls),
+    };
     let answer = slot.session(&[]).and_then(|mut session| {
         let answer = ask(&slot, &mut session);
         calls.add(&session.take_calls());
@@ -53,7 +54,7 @@ pub(crate) fn use_once<T>(
     });
     calls.add(&slot.take_calls());
     calls.add(&close_slot(slot));
-    Ok((answer, calls))
+    (answer.or_exit(Exit::Hsm, what), calls)
 }
 
 /// Closes a slot nobody uses any more, and tells the calls that took.
@@ -62,6 +63,53 @@ pub(crate) fn close_slot(slot: Slot) -> CallTally {
         tracing::warn!(%error, "the HSM was not closed in order");
         CallTally::default()
     })
+}
+
+/// The HSM of a server.
+pub(crate) enum Backend {
+    /// A slot, and the door to it.
+    Pkcs11 { slot: Slot, door: Arc<Door> },
+    /// Keys in this process: to measure the server beside them.
+    Software(SoftwareSlot),
+}
+
+impl Backend {
+    /// The software backend if there is one, else the configured slot; where that fails, `made` tells the calls made.
+    pub(crate) fn open(
+        config: &Config,
+        software: Option<SoftwareSlot>,
+        made: &mut CallTally,
+    ) -> Result<Self, Failure> {
+        match software {
+            Some(keys) => Ok(Self::Software(keys)),
+            None => {
+                let slot = open_slot_counted(&config.hsm, made)?;
+                let door = Door::new(&slot, config.bdks.clone());
+                Ok(Self::Pkcs11 { slot, door })
+            }
+        }
+    }
+
+    /// What opens sessions.
+    pub(crate) fn factory(&self) -> Arc<dyn HsmFactory> {
+        match self {
+            Self::Pkcs11 { door, .. } => Arc::<Door>::clone(door),
+            Self::Software(keys) => Arc::new(keys.clone()),
+        }
+    }
+
+    /// Closes it, and tells the calls nobody else tells.
+    pub(crate) fn close(self) -> CallTally {
+        match self {
+            Self::Pkcs11 { slot, door } => {
+                let mut calls = door.close();
+                drop(door);
+                calls.add(&close_slot(slot));
+                calls
+            }
+            Self::Software(_) => CallTally::default(),
+        }
+    }
 }
 
 /// Opens sessions for the derivers until it is closed.

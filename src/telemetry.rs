@@ -6,13 +6,14 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, FilterExt as _, LevelFilter, Targets};
 use tracing_subscriber::layer::Filter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -24,6 +25,8 @@ use crate::config::{LogFormat, TelemetrySettings};
 const DEFAULT_FILTER: &str = "info,sqlx=warn,sea_orm=warn,sea_orm_migration=warn,h2=warn,hyper=warn,tower=warn";
 /// Longest wait for the collector, for one batch and at the end.
 const EXPORT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Lines of the log that may wait for whoever reads it; more are dropped, and counted.
+const LINES: usize = 8192;
 /// How often histogram samples are folded; without it they pile up until somebody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Upper bounds of histograms of jobs.
@@ -49,6 +52,8 @@ pub enum TelemetryError {
 pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
     metrics: PrometheusHandle,
+    /// Writes what is left of the log when it is dropped.
+    _log: WorkerGuard,
 }
 
 impl Telemetry {
@@ -61,7 +66,10 @@ impl Telemetry {
             LogFormat::Json => false,
             LogFormat::Pretty => true,
         };
-        let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+        // A reader that does not read must not stop whoever has something to say.
+        let (stderr, log) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(LINES).finish(io::stderr());
+        let dropped = stderr.error_counter();
+        let lines = tracing_subscriber::fmt::layer().with_writer(stderr);
         let lines = if pretty { lines.boxed() } else { lines.json().flatten_event(true).boxed() };
         // Only our own spans: the exporter's transport has spans too, and would feed on itself.
         let ours =
@@ -82,9 +90,10 @@ impl Telemetry {
             loop {
                 tick.tick().await;
                 upkeep.run_upkeep();
+                counter!("warifu_log_lines_dropped_total").absolute(dropped.dropped_lines().try_into().unwrap_or(u64::MAX));
             }
         });
-        Ok(Self { traces, metrics })
+        Ok(Self { traces, metrics, _log: log })
     }
 
     /// Renders the metrics.
@@ -117,6 +126,7 @@ fn describe() {
         "warifu_grpc_calls_total",
         "Calls answered, by method and outcome: OK or the reason of a refusal"
     );
+    describe_counter!("warifu_log_lines_dropped_total", "Lines of the log that nobody read in time");
     describe_histogram!("warifu_grpc_duration_seconds", Unit::Seconds, "Time from a call's message to its answer");
     describe_gauge!("warifu_connections", "Open connections of comm modules");
     describe_counter!("warifu_connections_refused_total", "Connections not taken, by cause");

@@ -102,9 +102,9 @@ where
 
 /// Asks the HSM for the audit key's public half, and tells the audit log of it.
 async fn key(desk: &Desk) -> Result<[u8; 65], Failure> {
-    let (key, calls) = hsm::use_once(&desk.config.hsm, |_, session| session.audit_public_key())?;
+    let (key, calls) = hsm::use_once(&desk.config.hsm, "read the audit key", |_, session| session.audit_public_key());
     note(desk, if key.is_ok() { Kind::HsmSessionOpened } else { Kind::HsmFailed }, "audit key read", &calls).await?;
-    key.or_exit(Exit::Hsm, "read the audit key")
+    key
 }
 
 /// Writes down a use of the HSM.

@@ -3,7 +3,7 @@
 
 mod banner;
 mod devices;
-mod folder;
+pub(super) mod folder;
 mod registered;
 
 use std::fs;

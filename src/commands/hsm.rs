@@ -16,7 +16,7 @@ use super::softhsm_env;
 use crate::app::harden;
 use crate::cli::ConfigFile;
 use crate::exit::{Attempt as _, Exit, Failure};
-use crate::hsm::{close_slot, open_slot, read_pin};
+use crate::hsm::{close_slot, open_slot_counted, read_pin};
 use crate::process::{self, Privacy};
 use crate::rpc::scheme_name;
 
@@ -75,7 +75,11 @@ impl Doctor {
                 let config = file.load(&[])?;
                 softhsm_env::apply(&config.hsm)?;
                 harden(&config.server)?;
-                let (examined, audit_key, calls) = examine(open_slot(&config.hsm)?);
+                let mut made = CallTally::default();
+                let (examined, audit_key, calls) = match open_slot_counted(&config.hsm, &mut made) {
+                    Ok(slot) => examine(slot),
+                    Err(failure) => (Err(failure), None, made),
+                };
                 // A data store that is away must not keep the doctor away.
                 if let Err(failure) = on_runtime(async { note(&Desk::open(config).await?, &calls).await }) {
                     remark(format_args!("warifu: the audit log has no record of this examination: {failure}"));

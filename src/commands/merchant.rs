@@ -12,7 +12,7 @@ use super::output::{Listing, moment, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use super::softhsm_env;
 use crate::cli::ConfigFile;
-use crate::exit::{Attempt as _, Exit, Failure};
+use crate::exit::{Exit, Failure};
 use crate::hsm;
 
 /// Register and list merchants.
@@ -87,12 +87,13 @@ pub(crate) async fn add(desk: &Desk, id: MerchantId, name: String, last_four: La
 
 /// Every call to the HSM is in the audit log before its result is used.
 async fn create_vault_key(desk: &Desk, merchant: &MerchantId, at_ms: i64) -> Result<WrappedVaultKey, Failure> {
-    let (key, calls) = hsm::use_once(&desk.config.hsm, |_, session| session.create_vault_key())?;
+    let what = "make the merchant's vault key";
+    let (key, calls) = hsm::use_once(&desk.config.hsm, what, |_, session| session.create_vault_key());
     let kind = if key.is_ok() { Kind::VaultKeyCreated } else { Kind::HsmFailed };
     let mut record = Record::new(u64::try_from(at_ms).unwrap_or_default(), kind).with_calls(&calls);
     record.merchant = Some(merchant.to_string());
     desk.registry.note(&record).await.stored("write the audit record")?;
-    key.or_exit(Exit::Hsm, "make the merchant's vault key")
+    key
 }
 
 async fn list(desk: &Desk, listing: &Listing) -> Result<(), Failure> {

@@ -1,6 +1,7 @@
 //! The operator's commands: one file each. They read the configuration, do one thing, and say what they did.
 
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod calc;
 pub(crate) mod config;
 pub(crate) mod dev;

@@ -133,7 +133,7 @@ async fn write_log(
 /// Has the HSM sign what it has not signed, and the whole file, and tells the audit log of it. A log whose last head
 /// is not of this HSM's key is another HSM's, or somebody has been at it: it is left as it is.
 async fn sign(desk: &Desk, unsigned: &[(TreeHead, Option<SignedHead>)], file: &mut Hashed) -> Result<Made, Failure> {
-    let (made, calls) = hsm::use_once(&desk.config.hsm, |_, session| {
+    let (made, calls) = hsm::use_once(&desk.config.hsm, "have the HSM seal the export", |_, session| {
         let public_key = session.audit_public_key()?;
         let (mut heads, mut remarks) = (Vec::new(), Vec::new());
         for (head, before) in unsigned {
@@ -150,10 +150,10 @@ async fn sign(desk: &Desk, unsigned: &[(TreeHead, Option<SignedHead>)], file: &m
         let seal = Line::Seal(Seal { sha256, signature, public_key: hex::encode(public_key) });
         written = written.and_then(|()| file.line(&seal)).and_then(|()| file.out.flush());
         Ok(Made { heads, public_key, remarks, written })
-    })?;
+    });
     let kind = if made.is_ok() { Kind::AuditSigned } else { Kind::HsmFailed };
     super::note(desk, kind, "audit export sealed", &calls).await?;
-    made.or_exit(Exit::Hsm, "have the HSM seal the export")
+    made
 }
 
 fn is_of(signed: &SignedHead, key: &[u8; 65]) -> bool {

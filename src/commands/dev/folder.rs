@@ -18,28 +18,28 @@ use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{close_slot, read_pin};
 
 /// The AES test key of X9.24-3: public, so worth nothing.
-pub(super) const TEST_AES_BDK: [u8; 16] =
+pub(in crate::commands) const TEST_AES_BDK: [u8; 16] =
     [0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x10, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1];
 /// The TDES test key of X9.24-1: public, so worth nothing.
 pub(super) const TEST_TDES_BDK: [u8; 16] =
     [0x01, 0x23, 0x45, 0x67, 0x89, 0xAB, 0xCD, 0xEF, 0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x10];
 /// Their names say what they are.
-pub(super) const AES_BDK_ID: &str = "TEST-aes-128";
+pub(in crate::commands) const AES_BDK_ID: &str = "TEST-aes-128";
 /// As above.
 pub(super) const TDES_BDK_ID: &str = "TEST-tdes";
 /// The merchant of a dev server.
-pub(super) const MERCHANT: &str = "demo-shop";
+pub(in crate::commands) const MERCHANT: &str = "demo-shop";
 /// Its module.
-pub(super) const MODULE: &str = "demo-pos";
+pub(in crate::commands) const MODULE: &str = "demo-pos";
 
 const TOKEN_LABEL: &str = "warifu-dev";
 
 /// The folder of a dev server.
-pub(super) struct Folder(PathBuf);
+pub(in crate::commands) struct Folder(PathBuf);
 
 impl Folder {
     /// Makes the folder if it is missing, with SoftHSM's configuration in it.
-    pub(super) fn open(dir: &Path) -> Result<Self, Failure> {
+    pub(in crate::commands) fn open(dir: &Path) -> Result<Self, Failure> {
         let folder = Self(dir.to_owned());
         let make = || -> io::Result<()> {
             for dir in [dir.to_owned(), dir.join("tokens"), folder.pki(), folder.devices()] {
@@ -53,15 +53,20 @@ impl Folder {
 
     /// Makes what is missing of certificates, PIN and configuration, and tells where SoftHSM is.
     pub(super) fn provision(&self, store_url: Option<&str>) -> Result<PathBuf, Failure> {
-        self.make_certificates()?;
         let module = find_softhsm().ok_or_else(|| Failure::new(Exit::Hsm, SOFTHSM_MISSING))?;
+        self.provision_for(&module, store_url)?;
+        Ok(module)
+    }
+
+    /// As [`Folder::provision`], for a module that is somewhere, or nowhere if no HSM is to be used.
+    pub(in crate::commands) fn provision_for(&self, module: &Path, store_url: Option<&str>) -> Result<(), Failure> {
+        self.make_certificates()?;
         let store_url = store_url.unwrap_or("sqlite://warifu.db?mode=rwc");
         let write = || -> io::Result<()> {
             write_once(&self.pin(), &format!("{}\n", Uuid::new_v4().simple()))?;
-            write_once(&self.config(), &configuration(&module, store_url))
+            write_once(&self.config(), &configuration(module, store_url))
         };
-        write().or_exit(Exit::Usage, "write the configuration")?;
-        Ok(module)
+        write().or_exit(Exit::Usage, "write the configuration")
     }
 
     fn make_certificates(&self) -> Result<(), Failure> {
@@ -85,7 +90,7 @@ impl Folder {
     }
 
     /// Makes the token and keys that are missing, and tells the calls to the HSM that took.
-    pub(super) fn make_keys(&self, module: &Path) -> Result<CallTally, Failure> {
+    pub(in crate::commands) fn make_keys(&self, module: &Path) -> Result<CallTally, Failure> {
         let mut calls = CallTally::default();
         let open = || -> Result<Slot, Failure> {
             let config = SlotConfig {
@@ -123,17 +128,17 @@ impl Folder {
     }
 
     /// The configuration, for every other command.
-    pub(super) fn config(&self) -> PathBuf {
+    pub(in crate::commands) fn config(&self) -> PathBuf {
         self.0.join("warifu.toml")
     }
 
     /// SoftHSM's configuration.
-    pub(super) fn softhsm_config(&self) -> PathBuf {
+    pub(in crate::commands) fn softhsm_config(&self) -> PathBuf {
         self.0.join("softhsm2.conf")
     }
 
     /// The certificates.
-    pub(super) fn pki(&self) -> PathBuf {
+    pub(in crate::commands) fn pki(&self) -> PathBuf {
         self.0.join("pki")
     }
 
@@ -155,7 +160,7 @@ fn there(made: Result<(), HsmError>) -> Result<(), HsmError> {
     }
 }
 
-fn test_bdks() -> [(BdkSpec, KeyBytes); 2] {
+pub(in crate::commands) fn test_bdks() -> [(BdkSpec, KeyBytes); 2] {
     let id = |text| BdkId::parse(text).expect("a short plain name");
     let key = |bytes: &[u8; 16]| KeyBytes::filled(KeyLen::K128, |key| key.copy_from_slice(bytes));
     let len = KeyLen::K128;

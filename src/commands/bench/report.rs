@@ -1,0 +1,155 @@
+//! What was measured: each figure beside what it is to be read against, and the ratio of the two.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// One thing that is measured: the time it takes, for one card or row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Row {
+    /// The database alone: single rows, by so many connections.
+    Rows {
+        /// How many.
+        writers: u32,
+    },
+    /// The database alone: one row and one commit after the other.
+    Commit,
+    /// One caller, one card after the other.
+    Alone,
+    /// Many callers with a card that has a token.
+    Known,
+    /// Many callers, each card a new one.
+    New,
+    /// Many cards in one call.
+    Together,
+}
+
+/// The times of all rounds.
+pub(super) struct Report {
+    postgres: bool,
+    times: BTreeMap<Row, Vec<Duration>>,
+}
+
+/// A line of the report.
+struct Line {
+    what: String,
+    median: Duration,
+    /// What it is read against, the ratio, and the least or most it should be.
+    against: Option<(String, f64, Target)>,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    AtLeast(f64),
+    AtMost(f64),
+}
+
+impl Report {
+    pub(super) fn new(postgres: bool) -> Self {
+        Self { postgres, times: BTreeMap::new() }
+    }
+
+    pub(super) fn note(&mut self, row: Row, time: Duration) {
+        self.times.entry(row).or_default().push(time);
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        self.times.keys().map(|row| self.line(*row)).collect()
+    }
+
+    fn line(&self, row: Row) -> Line {
+        let rows = self.times.keys().find(|row| matches!(row, Row::Rows { .. })).copied();
+        let rate = |of: Option<Row>, target| {
+            // The medians of the ratios of each round, not the ratio of the medians: rounds drift together.
+            of.map(|of| (self.what(of), self.ratio(of, row), target))
+        };
+        let against = match row {
+            Row::Rows { .. } | Row::Commit => None,
+            Row::Alone => Some((self.what(Row::Commit), self.ratio(row, Row::Commit), Target::AtMost(3.0))),
+            Row::Known if self.postgres => rate(rows, Target::AtLeast(0.8)),
+            Row::Known => rate(rows, Target::AtLeast(2.0)),
+            Row::New => rate(Some(Row::Known), Target::AtLeast(0.0)),
+            Row::Together => rate(Some(Row::Known), Target::AtLeast(3.0)),
+        };
+        Line { what: self.what(row), median: self.median(row), against }
+    }
+
+    fn what(&self, row: Row) -> String {
+        match row {
+            Row::Rows { writers: 1 } => "the database alone: single rows".to_owned(),
+            Row::Rows { writers } => format!("the database alone: single rows on {writers} connections"),
+            Row::Commit => "the database alone: one row, one commit".to_owned(),
+            Row::Alone => "one caller".to_owned(),
+            Row::Known => "64 callers, a known card".to_owned(),
+            Row::New => "64 callers, each card new".to_owned(),
+            Row::Together => "1000 cards a call".to_owned(),
+        }
+    }
+
+    fn median(&self, row: Row) -> Duration {
+        let mut times = self.times.get(&row).cloned().unwrap_or_default();
+        times.sort_unstable();
+        times.get(times.len() / 2).copied().unwrap_or_default()
+    }
+
+    /// The median over the rounds of one time by another.
+    fn ratio(&self, one: Row, other: Row) -> f64 {
+        let times = |row| self.times.get(&row).into_iter().flatten().map(Duration::as_secs_f64);
+        let mut ratios: Vec<f64> = times(one).zip(times(other)).map(|(one, other)| one / other).collect();
+        ratios.sort_unstable_by(f64::total_cmp);
+        ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+    }
+
+    /// One object: every row with its figure, and with what it is read against.
+    pub(super) fn json(&self) -> Value {
+        let rows: Vec<Value> = self
+            .lines()
+            .iter()
+            .map(|line| {
+                let (against, ratio, at_least, at_most) = match &line.against {
+                    None => (Value::Null, Value::Null, Value::Null, Value::Null),
+                    Some((against, ratio, Target::AtLeast(least))) => {
+                        (json!(against), json!(ratio), json!(least), Value::Null)
+                    }
+                    Some((against, ratio, Target::AtMost(most))) => {
+                        (json!(against), json!(ratio), Value::Null, json!(most))
+                    }
+                };
+                json!({
+                    "what": line.what,
+                    "median_us": line.median.as_secs_f64() * 1e6,
+                    "per_second": line.median.as_secs_f64().recip(),
+                    "against": against,
+                    "ratio": ratio,
+                    "at_least": at_least,
+                    "at_most": at_most,
+                })
+            })
+            .collect();
+        json!({ "store": if self.postgres { "postgresql" } else { "sqlite" }, "rows": rows })
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let store = if self.postgres { "PostgreSQL" } else { "SQLite" };
+        writeln!(f, "a durable token over gRPC and mutual TLS, {store}")?;
+        writeln!(f, "{:50} {:>10} {:>9}  ratio", "", "median", "a second")?;
+        for Line { what, median, against } in self.lines() {
+            let rate = median.as_secs_f64().recip();
+            write!(f, "{what:50} {:>10} {rate:>9.0}", format!("{:.0} µs", median.as_secs_f64() * 1e6))?;
+            match against {
+                None => writeln!(f)?,
+                Some((of, ratio, Target::AtLeast(least))) => {
+                    writeln!(f, "  {ratio:.2} x the rate of \"{of}\" (aim: {least:.1} or more)")?;
+                }
+                Some((of, ratio, Target::AtMost(most))) => {
+                    writeln!(f, "  {ratio:.2} x the time of \"{of}\" (aim: {most:.1} or less)")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
