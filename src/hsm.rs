@@ -75,11 +75,7 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// The software backend if there is one, else the configured slot; where that fails, `made` tells the calls made.
-    pub(crate) fn open(
-        config: &Config,
-        software: Option<SoftwareSlot>,
-        made: &mut CallTally,
-    ) -> Result<Self, Failure> {
+    pub(crate) fn open(config: &Config, software: Option<SoftwareSlot>, made: &mut CallTally) -> Result<Self, Failure> {
         match software {
             Some(keys) => Ok(Self::Software(keys)),
             None => {

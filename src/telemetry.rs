@@ -90,7 +90,8 @@ impl Telemetry {
             loop {
                 tick.tick().await;
                 upkeep.run_upkeep();
-                counter!("warifu_log_lines_dropped_total").absolute(dropped.dropped_lines().try_into().unwrap_or(u64::MAX));
+                counter!("warifu_log_lines_dropped_total")
+                    .absolute(dropped.dropped_lines().try_into().unwrap_or(u64::MAX));
             }
         });
         Ok(Self { traces, metrics, _log: log })

@@ -245,7 +245,8 @@ impl House {
         asked: Vec<Tokenize>,
     ) -> Result<Vec<Result<StoredCard, Refusal>>, Refusal> {
         let names: Vec<RequestId> = asked.iter().map(|asked| asked.request.clone()).collect();
-        let cards: Vec<Card> = asked.into_iter().map(|asked| Card::of(asked.request, asked.output, Wish::Token)).collect();
+        let cards: Vec<Card> =
+            asked.into_iter().map(|asked| Card::of(asked.request, asked.output, Wish::Token)).collect();
         let span = tracing::info_span!(
             "requests",
             call = "tokenize_many",

@@ -37,8 +37,8 @@ mod order;
 mod request_id;
 mod retry;
 mod task;
-mod upload;
 pub mod transport;
+mod upload;
 pub mod wire;
 
 pub use answer::{Card, Outcome, Payment};

@@ -91,9 +91,8 @@ impl Bench {
         let database = format!("warifu_bench_{}", Uuid::new_v4().simple());
         let measured = self.measure(&folder, &database);
         if let Some(url) = &self.postgres
-            && let Err(failure) = on_runtime(async {
-                probe::drop_database(url, &database).await.stored("drop the throw-away database")
-            })
+            && let Err(failure) =
+                on_runtime(async { probe::drop_database(url, &database).await.stored("drop the throw-away database") })
         {
             remark(format_args!("warifu: the database {database} is left behind: {failure}"));
         }
@@ -101,7 +100,11 @@ impl Bench {
             remark(format_args!("warifu: {} is left behind: {error}", dir.display()));
         }
         let report = measured?;
-        if self.json { say(report.json()) } else { say(report) }
+        if self.json {
+            say(report.json())
+        } else {
+            say(report)
+        }
         Ok(())
     }
 

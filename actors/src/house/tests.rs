@@ -7,6 +7,7 @@
 
 mod audit;
 mod links;
+mod many;
 mod money;
 mod panics;
 mod races;

@@ -16,7 +16,9 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 use warifu_sdk::wire::v1::comm_module_service_server::{CommModuleService, CommModuleServiceServer};
-use warifu_sdk::wire::v1::{self, link_request::News as Told, link_response::News, tokenize_many_response::Result as One};
+use warifu_sdk::wire::v1::{
+    self, link_request::News as Told, link_response::News, tokenize_many_response::Result as One,
+};
 use warifu_sdk::{Config, Refusal};
 
 use self::certificates::Certificates;
