@@ -182,9 +182,9 @@ impl Desk {
         let mut failures = 0;
         loop {
             match move_payment(&self.log, &payment, to).await {
-                Ok(true) => return Ok(StoredPayment { state: to, ..payment }),
+                Ok(Some(moved)) => return Ok(moved),
                 // Somebody else moved it: what is stored counts.
-                Ok(false) => return self.stored(payment.id).await,
+                Ok(None) => return self.stored(payment.id).await,
                 Err(error @ (StoreError::Stopped | StoreError::LogTaken | StoreError::LogChanged(_))) => {
                     return Err(error.into());
                 }
@@ -218,17 +218,13 @@ impl Desk {
     /// before the acquirer hears anything, so that of many tries one speaks.
     async fn send_again(&self, payment: StoredPayment, collected: Collected) -> Result<StoredPayment, Refused> {
         let stray = Stray::new(Left::BeingSent(payment.id), self.strays.clone());
-        let claim = Intent::Move { payment: payment.id, from: State::Reversed, to: State::Sent };
-        match self.log.submit(claim, Vec::new(), Vec::new()).await? {
-            Ok(Outcome::Moved) => count(State::Sent),
+        let id = payment.id;
+        let Some(payment) = move_payment(&self.log, &payment, State::Sent).await? else {
             // Another try of the same request was faster.
-            Ok(_) | Err(_) => {
-                stray.settle();
-                let payment = self.stored(payment.id).await?;
-                return self.settled(payment).await;
-            }
-        }
-        let payment = StoredPayment { state: State::Sent, ..payment };
+            stray.settle();
+            let payment = self.stored(id).await?;
+            return self.settled(payment).await;
+        };
         let card = match self.link.ask(Inquire(payment.id)).await {
             Ok(Inquiry::NeverSeen) => self.tokenizer.ask(OpenAgain(collected)).await.map(Some),
             // It was taken back, or was to have no effect and has one after all: the settler takes it back.
@@ -267,12 +263,16 @@ fn count(state: State) {
     metrics::counter!("warifu_payments_total", "state" => state.name()).increment(1);
 }
 
-/// Moves a payment from where it stands; `false` if it does not stand there.
-async fn move_payment(log: &AuditLog, payment: &StoredPayment, to: State) -> Result<bool, StoreError> {
-    let intent = Intent::Move { payment: payment.id, from: payment.state, to };
-    let moved = matches!(log.submit(intent, Vec::new(), Vec::new()).await?, Ok(Outcome::Moved));
-    if moved {
-        count(to);
+/// Moves a payment from where it was seen, and gives it back as it then stands; `None` if it has moved since.
+async fn move_payment(log: &AuditLog, seen: &StoredPayment, to: State) -> Result<Option<StoredPayment>, StoreError> {
+    let intent = Intent::Move { payment: seen.id, from: seen.state, since_ms: seen.updated_at_ms, to };
+    match log.submit(intent, Vec::new(), Vec::new()).await? {
+        Ok(Outcome::Moved(moved)) => {
+            if moved.state != seen.state {
+                count(to);
+            }
+            Ok(Some(moved))
+        }
+        Ok(_) | Err(_) => Ok(None),
     }
-    Ok(moved)
 }

@@ -149,7 +149,7 @@ impl Settler {
         let open = self.store.open_payments(self.log.writer().log()).await?;
         let mut recovered = 0;
         for payment in open.into_iter().filter(|payment| payment.state == State::Sent) {
-            if move_payment(&self.log, &payment, State::Unknown).await? {
+            if move_payment(&self.log, &payment, State::Unknown).await?.is_some() {
                 let believed_from = if payment.updated_at_ms < before { now } else { now + self.horizon };
                 self.care.insert(payment.id, Care::of(Aim::FindOut { believed_from }));
                 recovered += 1;
@@ -280,11 +280,11 @@ async fn settle(log: AuditLog, link: Gate<AcquirerLink>, mut payment: StoredPaym
     // Nothing is said to the acquirer by a settler that could not move the payment.
     if payment.state == State::Sent || care.touched.elapsed() >= TOUCH {
         match move_payment(&log, &payment, State::Unknown).await {
-            Ok(true) => {
-                payment.state = State::Unknown;
+            Ok(Some(moved)) => {
+                payment = moved;
                 care.touched = Instant::now();
             }
-            Ok(false) | Err(_) => return Came::ToNothing(care),
+            Ok(None) | Err(_) => return Came::ToNothing(care),
         }
     }
     let end = match care.aim {
@@ -302,8 +302,8 @@ async fn settle(log: AuditLog, link: Gate<AcquirerLink>, mut payment: StoredPaym
     match end {
         Ok(None) => Came::ToNothing(care),
         Ok(Some(end)) => match move_payment(&log, &payment, end).await {
-            Ok(true) => Came::ToItsEnd,
-            Ok(false) => {
+            Ok(Some(_)) => Came::ToItsEnd,
+            Ok(None) => {
                 tracing::error!(payment = %payment.id, to = end.name(), "a payment was settled by somebody else meanwhile");
                 Came::ToItsEnd
             }
