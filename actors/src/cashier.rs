@@ -169,31 +169,42 @@ impl Desk {
                 Event::Silent
             }
         };
-        let state = State::Sent.apply(event).map_err(|error| Refused::because(Refusal::Internal, error))?;
-        let payment = self.move_durably(payment, state).await?;
-        if payment.state.is_settled() {
-            stray.settle();
-        }
-        Ok(payment)
+        self.conclude(payment, event, stray).await
     }
 
-    /// Tries to make a move durable until it is: the acquirer's word must not be lost to a store that is away.
-    async fn move_durably(&self, payment: StoredPayment, to: State) -> Result<StoredPayment, Refused> {
+    /// Makes what came of asking the acquirer durable, wherever the payment has gone meanwhile: the acquirer's word
+    /// counts, whoever looks after the payment now, and is not lost to a store that is away.
+    async fn conclude(&self, held: StoredPayment, heard: Event, stray: Stray) -> Result<StoredPayment, Refused> {
+        let mut payment = held.clone();
         let mut failures = 0;
-        loop {
-            match move_payment(&self.log, &payment, to).await {
-                Ok(Some(moved)) => return Ok(moved),
-                // Somebody else moved it: what is stored counts.
-                Ok(None) => return self.stored(payment.id).await,
-                Err(error @ (StoreError::Stopped | StoreError::LogTaken | StoreError::LogChanged(_))) => {
-                    return Err(error.into());
-                }
+        while let Some(to) = next_move(&held, &payment, heard) {
+            match self.move_or_look(&payment, to).await {
+                Ok(now) => payment = now,
+                Err(
+                    error @ (StoreError::Stopped
+                    | StoreError::LogTaken
+                    | StoreError::LogChanged(_)
+                    | StoreError::NotFound(_)),
+                ) => return Err(error.into()),
                 Err(error) => {
                     failures += 1;
                     tracing::error!(payment = %payment.id, error = with_source(&error), "a payment could not be moved");
                     tokio::time::sleep(pause(failures).max(LOOK)).await;
                 }
             }
+        }
+        // What is unknown is the settler's. What is sent is in other hands.
+        if payment.state != State::Unknown {
+            stray.settle();
+        }
+        Ok(payment)
+    }
+
+    /// Moves a payment, or finds where it has gone since it was seen.
+    async fn move_or_look(&self, seen: &StoredPayment, to: State) -> Result<StoredPayment, StoreError> {
+        match move_payment(&self.log, seen, to).await? {
+            Some(moved) => Ok(moved),
+            None => self.store.payment(seen.id).await?.ok_or(StoreError::NotFound("payment")),
         }
     }
 
@@ -237,12 +248,11 @@ impl Desk {
         match card {
             Ok(Some(card)) => self.charge(payment, card, stray).await,
             Ok(None) => {
-                let payment = self.move_durably(payment, State::Unknown).await?;
-                drop(stray);
+                let payment = self.conclude(payment, Event::Silent, stray).await?;
                 self.settled(payment).await
             }
             Err(refused) => {
-                self.move_durably(payment, State::Unknown).await?;
+                self.conclude(payment, Event::Silent, stray).await?;
                 Err(refused)
             }
         }
@@ -261,6 +271,20 @@ fn may_have_happened(refused: &Refused) -> bool {
 
 fn count(state: State) {
     metrics::counter!("warifu_payments_total", "state" => state.name()).increment(1);
+}
+
+/// Where a payment goes from where it stands now, by what was heard of it while it stood as `held`.
+fn next_move(held: &StoredPayment, now: &StoredPayment, heard: Event) -> Option<State> {
+    match (now.state, heard) {
+        // Silence says nothing about what others do with it.
+        (State::Sent, Event::Silent) if now != held => None,
+        (State::Sent, heard) => State::Sent.apply(heard).ok(),
+        // Somebody believed that it was never sent, and told so: it is taken back.
+        (State::Reversed, Event::Approved(_)) => Some(State::Unknown),
+        // A reversal may be under way, and nothing stops it.
+        (State::Unknown, _) => None,
+        (State::Authorized(_) | State::Declined(_) | State::Reversed, _) => None,
+    }
 }
 
 /// Moves a payment from where it was seen, and gives it back as it then stands; `None` if it has moved since.

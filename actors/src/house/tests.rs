@@ -12,4 +12,5 @@ mod panics;
 mod races;
 mod refusals;
 mod sales;
+mod settling;
 mod support;

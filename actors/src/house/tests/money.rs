@@ -17,7 +17,7 @@ use crate::supervisor::run;
 /// A time limit as short as a scene can bear.
 const LIMIT: Duration = Duration::from_millis(500);
 
-async fn settled(scene: &Scene, name: &str) -> StoredPayment {
+pub(super) async fn settled(scene: &Scene, name: &str) -> StoredPayment {
     eventually("the payment's end", async || {
         let payment = scene.stored(name).await;
         payment.state.is_settled().then_some(payment)
