@@ -54,6 +54,13 @@ pub(crate) struct Did {
     pub(crate) had_code: bool,
 }
 
+impl Did {
+    /// Whether money moved, and was not given back.
+    pub(crate) fn moved_money(&self) -> bool {
+        matches!(self.decision, Some(Decision::Approved(_))) && !self.reversed
+    }
+}
+
 /// The acquirer.
 #[derive(Default)]
 pub(crate) struct Scripted {
@@ -66,6 +73,8 @@ pub(crate) struct Scripted {
 struct State {
     mood: Mood,
     heard: u32,
+    held_up: u32,
+    missed: u32,
     did: HashMap<PaymentId, Did>,
 }
 
@@ -105,6 +114,16 @@ impl Scripted {
         self.held.send_replace(None);
     }
 
+    /// How many questions were held up so far.
+    pub(crate) fn held_up(&self) -> u32 {
+        self.state.lock().unwrap().held_up
+    }
+
+    /// How many questions came while it was away.
+    pub(crate) fn missed(&self) -> u32 {
+        self.state.lock().unwrap().missed
+    }
+
     /// What comes of a question when it arrives, which is at once if nothing holds it up.
     fn asked<T: Send + 'static>(
         &self,
@@ -116,6 +135,7 @@ impl Scripted {
         let arrive = move || {
             let mut state = state.lock().unwrap();
             if state.mood == Mood::Away {
+                state.missed += 1;
                 return Err(AcquirerError::Unreachable);
             }
             Ok(answer(state.did.entry(payment).or_default()))
@@ -124,6 +144,7 @@ impl Scripted {
         if *held.borrow() != Some(question) {
             return std::future::ready(arrive()).boxed();
         }
+        self.state.lock().unwrap().held_up += 1;
         async move {
             held.wait_for(|held| *held != Some(question)).await.unwrap();
             arrive()
