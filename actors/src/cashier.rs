@@ -169,31 +169,42 @@ impl Desk {
                 Event::Silent
             }
         };
-        let state = State::Sent.apply(event).map_err(|error| Refused::because(Refusal::Internal, error))?;
-        let payment = self.move_durably(payment, state).await?;
-        if payment.state.is_settled() {
-            stray.settle();
-        }
-        Ok(payment)
+        self.conclude(payment, event, stray).await
     }
 
-    /// Tries to make a move durable until it is: the acquirer's word must not be lost to a store that is away.
-    async fn move_durably(&self, payment: StoredPayment, to: State) -> Result<StoredPayment, Refused> {
+    /// Makes what came of asking the acquirer durable, wherever the payment has gone meanwhile: the acquirer's word
+    /// counts, whoever looks after the payment now, and is not lost to a store that is away.
+    async fn conclude(&self, held: StoredPayment, heard: Event, stray: Stray) -> Result<StoredPayment, Refused> {
+        let mut payment = held.clone();
         let mut failures = 0;
-        loop {
-            match move_payment(&self.log, &payment, to).await {
-                Ok(true) => return Ok(StoredPayment { state: to, ..payment }),
-                // Somebody else moved it: what is stored counts.
-                Ok(false) => return self.stored(payment.id).await,
-                Err(error @ (StoreError::Stopped | StoreError::LogTaken | StoreError::LogChanged(_))) => {
-                    return Err(error.into());
-                }
+        while let Some(to) = next_move(&held, &payment, heard) {
+            match self.move_or_look(&payment, to).await {
+                Ok(now) => payment = now,
+                Err(
+                    error @ (StoreError::Stopped
+                    | StoreError::LogTaken
+                    | StoreError::LogChanged(_)
+                    | StoreError::NotFound(_)),
+                ) => return Err(error.into()),
                 Err(error) => {
                     failures += 1;
                     tracing::error!(payment = %payment.id, error = with_source(&error), "a payment could not be moved");
                     tokio::time::sleep(pause(failures).max(LOOK)).await;
                 }
             }
+        }
+        // What is unknown is the settler's. What is sent is in other hands.
+        if payment.state != State::Unknown {
+            stray.settle();
+        }
+        Ok(payment)
+    }
+
+    /// Moves a payment, or finds where it has gone since it was seen.
+    async fn move_or_look(&self, seen: &StoredPayment, to: State) -> Result<StoredPayment, StoreError> {
+        match move_payment(&self.log, seen, to).await? {
+            Some(moved) => Ok(moved),
+            None => self.store.payment(seen.id).await?.ok_or(StoreError::NotFound("payment")),
         }
     }
 
@@ -218,17 +229,13 @@ impl Desk {
     /// before the acquirer hears anything, so that of many tries one speaks.
     async fn send_again(&self, payment: StoredPayment, collected: Collected) -> Result<StoredPayment, Refused> {
         let stray = Stray::new(Left::BeingSent(payment.id), self.strays.clone());
-        let claim = Intent::Move { payment: payment.id, from: State::Reversed, to: State::Sent };
-        match self.log.submit(claim, Vec::new(), Vec::new()).await? {
-            Ok(Outcome::Moved) => count(State::Sent),
+        let id = payment.id;
+        let Some(payment) = move_payment(&self.log, &payment, State::Sent).await? else {
             // Another try of the same request was faster.
-            Ok(_) | Err(_) => {
-                stray.settle();
-                let payment = self.stored(payment.id).await?;
-                return self.settled(payment).await;
-            }
-        }
-        let payment = StoredPayment { state: State::Sent, ..payment };
+            stray.settle();
+            let payment = self.stored(id).await?;
+            return self.settled(payment).await;
+        };
         let card = match self.link.ask(Inquire(payment.id)).await {
             Ok(Inquiry::NeverSeen) => self.tokenizer.ask(OpenAgain(collected)).await.map(Some),
             // It was taken back, or was to have no effect and has one after all: the settler takes it back.
@@ -241,12 +248,11 @@ impl Desk {
         match card {
             Ok(Some(card)) => self.charge(payment, card, stray).await,
             Ok(None) => {
-                let payment = self.move_durably(payment, State::Unknown).await?;
-                drop(stray);
+                let payment = self.conclude(payment, Event::Silent, stray).await?;
                 self.settled(payment).await
             }
             Err(refused) => {
-                self.move_durably(payment, State::Unknown).await?;
+                self.conclude(payment, Event::Silent, stray).await?;
                 Err(refused)
             }
         }
@@ -267,12 +273,30 @@ fn count(state: State) {
     metrics::counter!("warifu_payments_total", "state" => state.name()).increment(1);
 }
 
-/// Moves a payment from where it stands; `false` if it does not stand there.
-async fn move_payment(log: &AuditLog, payment: &StoredPayment, to: State) -> Result<bool, StoreError> {
-    let intent = Intent::Move { payment: payment.id, from: payment.state, to };
-    let moved = matches!(log.submit(intent, Vec::new(), Vec::new()).await?, Ok(Outcome::Moved));
-    if moved {
-        count(to);
+/// Where a payment goes from where it stands now, by what was heard of it while it stood as `held`.
+fn next_move(held: &StoredPayment, now: &StoredPayment, heard: Event) -> Option<State> {
+    match (now.state, heard) {
+        // Silence says nothing about what others do with it.
+        (State::Sent, Event::Silent) if now != held => None,
+        (State::Sent, heard) => State::Sent.apply(heard).ok(),
+        // Somebody believed that it was never sent, and told so: it is taken back.
+        (State::Reversed, Event::Approved(_)) => Some(State::Unknown),
+        // A reversal may be under way, and nothing stops it.
+        (State::Unknown, _) => None,
+        (State::Authorized(_) | State::Declined(_) | State::Reversed, _) => None,
     }
-    Ok(moved)
+}
+
+/// Moves a payment from where it was seen, and gives it back as it then stands; `None` if it has moved since.
+async fn move_payment(log: &AuditLog, seen: &StoredPayment, to: State) -> Result<Option<StoredPayment>, StoreError> {
+    let intent = Intent::Move { payment: seen.id, from: seen.state, since_ms: seen.updated_at_ms, to };
+    match log.submit(intent, Vec::new(), Vec::new()).await? {
+        Ok(Outcome::Moved(moved)) => {
+            if moved.state != seen.state {
+                count(to);
+            }
+            Ok(Some(moved))
+        }
+        Ok(_) | Err(_) => Ok(None),
+    }
 }

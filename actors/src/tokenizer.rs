@@ -345,7 +345,7 @@ impl Desk {
                     written = self.hand_in(&mut ready).await;
                 }
                 Err(rejection) => return Err(rejection.into()),
-                Ok(outcome @ (Outcome::Noted | Outcome::Moved | Outcome::Spent | Outcome::Faulted { .. })) => {
+                Ok(outcome @ (Outcome::Noted | Outcome::Moved(_) | Outcome::Spent | Outcome::Faulted { .. })) => {
                     return Err(Refused::because(Refusal::Internal, format!("a card was taken as {outcome:?}")));
                 }
             }

@@ -38,7 +38,8 @@ pub enum Event {
     Approved(ApprovalCode),
     /// The acquirer declined, at once or on inquiry.
     Declined(ResponseCode),
-    /// No answer in time, or a restart found the payment still sent.
+    /// Nobody knows what came of it: there was no answer in time, or an answer to what was believed never to have
+    /// arrived.
     Silent,
     /// The acquirer accepted a reversal, or says on inquiry that it never had the request.
     ReversalAccepted,
@@ -62,7 +63,7 @@ impl State {
         Ok(match (self, event) {
             (Self::Sent | Self::Unknown, Event::Approved(code)) => Self::Authorized(code),
             (Self::Sent | Self::Unknown, Event::Declined(code)) => Self::Declined(code),
-            (Self::Sent | Self::Unknown, Event::Silent) => Self::Unknown,
+            (Self::Sent | Self::Unknown | Self::Reversed, Event::Silent) => Self::Unknown,
             (Self::Unknown, Event::ReversalAccepted) => Self::Reversed,
             // Nothing moved the first time, so sending again cannot move money twice.
             (Self::Reversed, Event::SentAgain) => Self::Sent,

@@ -13,4 +13,5 @@ mod panics;
 mod races;
 mod refusals;
 mod sales;
+mod settling;
 mod support;

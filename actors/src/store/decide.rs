@@ -176,7 +176,7 @@ impl Ledger {
         let answer = match &job.intent {
             Intent::Note => Ok(Outcome::Noted),
             Intent::Take(take) => self.take(take, at_ms),
-            Intent::Move { payment, from, to } => self.move_payment(*payment, *from, *to, at_ms),
+            Intent::Move { payment, from, since_ms, to } => self.move_payment(*payment, (*from, *since_ms), *to, at_ms),
             Intent::Spend { device, counter } => self.spend(device, *counter),
             Intent::Fault { device, limit } => self.fault(device, *limit),
         };
@@ -258,19 +258,23 @@ impl Ledger {
         Taken { card: request.card.clone(), payment }
     }
 
-    fn move_payment(&mut self, id: PaymentId, from: State, to: State, at_ms: i64) -> Result<Outcome, Rejection> {
-        let payment = self.view.payments.get_mut(&id).filter(|payment| payment.state == from);
+    fn move_payment(&mut self, id: PaymentId, seen: (State, i64), to: State, at_ms: i64) -> Result<Outcome, Rejection> {
+        let payment = self.view.payments.get_mut(&id);
+        let payment = payment.filter(|payment| (payment.state, payment.updated_at_ms) == seen);
         let payment = payment.ok_or(Rejection::WrongState)?;
+        let (from, since_ms) = seen;
         if from.apply(event_to(to)) != Ok(to) {
             return Err(Rejection::WrongState);
         }
+        // Clocks differ and step back: a time met twice would make two stays in one state look like one.
+        let at_ms = at_ms.max(since_ms.saturating_add(1));
         payment.state = to;
         payment.updated_at_ms = at_ms;
         match self.effects.new_payments.get_mut(&id) {
             Some(new) => new.clone_from(payment),
             None => self.payments_before.entry(id).or_insert((from, at_ms)).1 = at_ms,
         }
-        Ok(Outcome::Moved)
+        Ok(Outcome::Moved(payment.clone()))
     }
 
     fn spend(&mut self, id: &DeviceId, counter: Counter) -> Result<Outcome, Rejection> {
@@ -341,10 +345,13 @@ fn own_record(intent: &Intent, answer: &Result<Outcome, Rejection>, at_ms: u64) 
         (Err(rejection), _) => Some(about(Kind::RequestRefused).because(rejection)),
         (Ok(Outcome::Taken(Taken { payment: Some(_), .. })), _) => Some(about(Kind::PaymentSent)),
         (Ok(Outcome::Taken(Taken { payment: None, .. })), _) => Some(about(Kind::TokenIssued)),
-        (Ok(Outcome::Moved), Intent::Move { to: State::Sent, .. }) => {
+        (Ok(Outcome::Moved(_)), Intent::Move { to: State::Sent, .. }) => {
             Some(about(Kind::PaymentSent).because("taken up to be sent again"))
         }
-        (Ok(Outcome::Moved), Intent::Move { to, .. }) => Some(about(Kind::PaymentMoved).because(to.name())),
+        (Ok(Outcome::Moved(_)), Intent::Move { from: State::Unknown, to: State::Unknown, .. }) => {
+            Some(about(Kind::PaymentMoved).because("about to be taken back"))
+        }
+        (Ok(Outcome::Moved(_)), Intent::Move { to, .. }) => Some(about(Kind::PaymentMoved).because(to.name())),
         (Ok(Outcome::Faulted { suspended: true }), _) => {
             Some(about(Kind::DeviceQuarantined).because("too many frames were not genuine"))
         }
@@ -352,7 +359,7 @@ fn own_record(intent: &Intent, answer: &Result<Outcome, Rejection>, at_ms: u64) 
             Ok(
                 Outcome::Noted
                 | Outcome::Repeated(_)
-                | Outcome::Moved
+                | Outcome::Moved(_)
                 | Outcome::Spent
                 | Outcome::Faulted { suspended: false },
             ),

@@ -28,12 +28,15 @@ pub enum Intent {
     Note,
     /// A card was opened: use the counter, claim the request, find or issue the token, write the payment down.
     Take(Box<Take>),
-    /// A payment moves from one state to another; rejected if it is not where it should be.
+    /// A payment moves from one state to another, and is this server's from then on; rejected if it has moved since it
+    /// was seen.
     Move {
         /// Which payment.
         payment: PaymentId,
-        /// Where it should be.
+        /// Where it was seen.
         from: State,
+        /// When it had moved there: every move of a payment has a time of its own.
+        since_ms: i64,
         /// Where it goes.
         to: State,
     },
@@ -152,7 +155,8 @@ pub struct StoredPayment {
     pub card: StoredCard,
     /// When it was taken, in milliseconds since 1970 UTC.
     pub created_at_ms: i64,
-    /// When its state last changed, in milliseconds since 1970 UTC by the clock of the server that changed it.
+    /// When it last moved, in milliseconds since 1970 UTC by the clock of the server that moved it, and later than the
+    /// move before. So it tells one stay in a state from the next.
     pub updated_at_ms: i64,
 }
 
@@ -174,8 +178,8 @@ pub enum Outcome {
     Taken(Taken),
     /// The same request with the same content had been taken before: nothing was done again.
     Repeated(Taken),
-    /// The payment moved.
-    Moved,
+    /// The payment moved, and stands so now.
+    Moved(StoredPayment),
     /// The counter is used.
     Spent,
     /// The fault was counted; `true` if it suspended the device.
@@ -207,7 +211,7 @@ pub enum Rejection {
     #[error("the card has no token yet")]
     TokenWanted,
     /// The payment is not where the move starts.
-    #[error("the payment is not in the state the move starts from")]
+    #[error("the payment does not stand where the move starts")]
     WrongState,
 }
 

@@ -17,6 +17,9 @@ use super::{Store, token, words};
 /// Most payments of one order that are told at once: an order paid more often is a fault of its maker.
 pub const MOST_OF_AN_ORDER: u64 = 100;
 
+/// The words stand in the statement, not beside it, so that the partial index over them serves it.
+const OPEN: &str = "state IN ('sent', 'unknown')";
+
 pub(super) mod row {
     #![allow(unreachable_pub, missing_docs, reason = "sea-orm derives public items")]
     use super::*;
@@ -87,15 +90,29 @@ impl Store {
         stored(self.all(page.order_by_asc(row::Column::Id).limit(limit)).await?)
     }
 
-    /// What a server left open: its payments that are sent or unknown, oldest first.
+    /// What a server has open: its payments that are sent or unknown, oldest first.
     pub async fn open_payments(&self, instance: &LogId) -> Result<Vec<StoredPayment>, StoreError> {
-        // The words stand in the statement, not beside it, so that the partial index over them serves it.
         let select = row::Entity::find()
             .filter(row::Column::Instance.eq(instance.as_str()))
-            .filter(Expr::cust("state IN ('sent', 'unknown')"))
+            .filter(Expr::cust(OPEN))
             .order_by_asc(row::Column::Id);
         let rows = self.all(select).await?;
         stored(rows)
+    }
+
+    /// The payments of a server that are unknown: at most `limit`, longest untouched first.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn unknown_payments(&self, instance: &LogId, limit: u64) -> Result<Vec<StoredPayment>, StoreError> {
+        let select = row::Entity::find()
+            .filter(row::Column::Instance.eq(instance.as_str()))
+            .filter(Expr::cust(OPEN))
+            .filter(row::Column::State.eq(State::Unknown.name()))
+            .order_by_asc(row::Column::UpdatedAtMs)
+            .order_by_asc(row::Column::Id)
+            .limit(limit);
+        stored(self.all(select).await?)
     }
 
     /// What any server left open and nobody touched since `at_ms`, in milliseconds since 1970 UTC: at most `limit`
@@ -106,7 +123,7 @@ impl Store {
     pub async fn open_payments_before(&self, at_ms: i64, limit: u64) -> Result<Vec<StoredPayment>, StoreError> {
         // By time, not by id: along the ids a database would walk through every payment ever settled.
         let select = row::Entity::find()
-            .filter(Expr::cust("state IN ('sent', 'unknown')"))
+            .filter(Expr::cust(OPEN))
             .filter(row::Column::UpdatedAtMs.lt(at_ms))
             .order_by_asc(row::Column::UpdatedAtMs)
             .order_by_asc(row::Column::Id)
@@ -209,13 +226,14 @@ pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a StoredPayment>, inst
     )
 }
 
-/// Writes where payments moved, each only if it still is where the batch found it.
-pub(super) fn update(moved: &[MovedPayment]) -> Write {
+/// Writes where payments moved, each only if it still is where the batch found it. Whoever moves a payment has it.
+pub(super) fn update(moved: &[MovedPayment], instance: &LogId) -> Write {
     let mut rows = Rows::new(&[
         ("id", Kind::Uuid),
         ("state", Kind::Text),
         ("approval_code", Kind::TextOrNull),
         ("response_code", Kind::TextOrNull),
+        ("instance", Kind::Text),
         ("updated_at_ms", Kind::Int),
         ("old_state", Kind::Text),
     ]);
@@ -226,13 +244,14 @@ pub(super) fn update(moved: &[MovedPayment]) -> Write {
             to.name().into(),
             approval.into(),
             response.into(),
+            instance.as_str().into(),
             (*at_ms).into(),
             from.name().into(),
         ]);
     }
     Write::new(
         "UPDATE payment SET state = v.state, approval_code = v.approval_code, response_code = v.response_code, \
-         updated_at_ms = v.updated_at_ms FROM",
+         instance = v.instance, updated_at_ms = v.updated_at_ms FROM",
         rows,
         "WHERE payment.id = v.id AND payment.state = v.old_state",
     )

@@ -14,7 +14,7 @@ use warifu_core::replay::KsnGuard;
 use warifu_core::token::{LastFour, Token};
 use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan, WrappedVaultKey};
 
-use super::job::{Candidate, Intent, NewPayment, Origin, PaymentId, Take};
+use super::job::{Candidate, Intent, NewPayment, Origin, PaymentId, Take, Taken};
 use super::{CardCheck, DeviceRecord, Job, LogId, MerchantRecord, Outcome, Store, StoreError, WriterSettings, bulk};
 use crate::record::{Kind, Record};
 
@@ -79,10 +79,17 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
     registry.register_device(&device(&pad, &shop)).await.unwrap();
     let id = PaymentId(Uuid::now_v7());
     let taking = Job { intent: Intent::Take(Box::new(paying(&shop, &pad, id))), records: Vec::new() };
-    let moving = Intent::Move { payment: id, from: payment::State::Sent, to: payment::State::Unknown };
-    assert!(matches!(writer.submit(taking.clone()).await.unwrap(), Ok(Outcome::Taken(_))));
+    let taken = writer.submit(taking.clone()).await.unwrap();
+    let Ok(Outcome::Taken(Taken { payment: Some(taken), .. })) = taken else { panic!("{taken:?}") };
+    let moving = Intent::Move {
+        payment: id,
+        from: payment::State::Sent,
+        since_ms: taken.updated_at_ms,
+        to: payment::State::Unknown,
+    };
     assert!(matches!(writer.submit(taking).await.unwrap(), Ok(Outcome::Repeated(_))));
-    assert_eq!(writer.submit(Job { intent: moving, records: Vec::new() }).await.unwrap(), Ok(Outcome::Moved));
+    let moved = writer.submit(Job { intent: moving, records: Vec::new() }).await.unwrap();
+    assert!(matches!(moved, Ok(Outcome::Moved(_))), "{moved:?}");
     writer.submit(note()).await.unwrap().unwrap();
     let seen = bulk::seen::all();
     assert_eq!(seen.len(), 12, "{seen:#?}");

@@ -1,7 +1,9 @@
 //! What a taken card leaves behind, on both databases.
 
+use futures_util::future::join_all;
 use warifu_actors::record::Kind;
-use warifu_actors::store::job::{Intent, Job, Outcome, PaymentId, Rejection};
+use warifu_actors::store::Writer;
+use warifu_actors::store::job::{Intent, Job, Outcome, PaymentId, Rejection, StoredPayment};
 use warifu_core::device;
 use warifu_core::merchant::{DeviceId, MerchantId, OrderNumber, RequestId};
 use warifu_core::payment::{ApprovalCode, ResponseCode, State};
@@ -16,8 +18,18 @@ fn shop() -> MerchantId {
     MerchantId::parse("shop").unwrap()
 }
 
-fn moved(payment: PaymentId, from: State, to: State) -> Job {
-    Job { intent: Intent::Move { payment, from, to }, records: vec![record(Kind::PaymentMoved)] }
+/// A move of a payment from where it was seen.
+fn moving(seen: &StoredPayment, to: State) -> Job {
+    let intent = Intent::Move { payment: seen.id, from: seen.state, since_ms: seen.updated_at_ms, to };
+    Job { intent, records: vec![record(Kind::PaymentMoved)] }
+}
+
+/// The payment as it stands after the move.
+async fn moved(writer: &Writer, job: Job) -> Result<StoredPayment, Rejection> {
+    match done(writer, job).await? {
+        Outcome::Moved(payment) => Ok(payment),
+        other => panic!("not moved: {other:?}"),
+    }
 }
 
 fn fault(limit: Option<u32>) -> Job {
@@ -117,26 +129,80 @@ async fn a_card_keeps_its_token_and_no_token_has_two_cards() {
 async fn a_payment_moves_as_payments_may_and_no_other_way() {
     everywhere(|stage| async move {
         let (new, id) = paying(take("r1", 0, 1, 1, 1), "order 1");
-        let payment = taken(done(&stage.writer, job(new.clone())).await).payment.unwrap();
-        assert_eq!(payment.state, State::Sent);
-        assert_eq!(stage.store.open_payments(&log("one")).await.unwrap(), [payment]);
+        let sent = taken(done(&stage.writer, job(new.clone())).await).payment.unwrap();
+        assert_eq!(sent.state, State::Sent);
+        assert_eq!(stage.store.open_payments(&log("one")).await.unwrap(), std::slice::from_ref(&sent));
         let approved = State::Authorized(ApprovalCode::parse("A00001").unwrap());
         let declined = State::Declined(ResponseCode::parse("51").unwrap());
-        assert_eq!(done(&stage.writer, moved(id, State::Unknown, approved)).await, Err(Rejection::WrongState));
-        assert_eq!(done(&stage.writer, moved(id, State::Sent, State::Reversed)).await, Err(Rejection::WrongState));
-        assert_eq!(done(&stage.writer, moved(id, State::Sent, State::Unknown)).await, Ok(Outcome::Moved));
-        assert_eq!(stage.store.open_payments(&log("one")).await.unwrap().len(), 1);
-        assert_eq!(stage.store.open_payments(&log("two")).await.unwrap().len(), 0);
-        assert_eq!(done(&stage.writer, moved(id, State::Unknown, approved)).await, Ok(Outcome::Moved));
-        assert_eq!(done(&stage.writer, moved(id, State::Unknown, declined)).await, Err(Rejection::WrongState));
-        assert_eq!(done(&stage.writer, moved(id, approved, declined)).await, Err(Rejection::WrongState));
+        let try_to = async |seen: &StoredPayment, to| moved(&stage.writer, moving(seen, to)).await;
+        let elsewhere = StoredPayment { state: State::Unknown, ..sent.clone() };
+        assert_eq!(try_to(&elsewhere, approved).await, Err(Rejection::WrongState));
+        assert_eq!(try_to(&sent, State::Reversed).await, Err(Rejection::WrongState));
+        let unknown = try_to(&sent, State::Unknown).await.unwrap();
+        assert_eq!(stage.store.payment(id).await.unwrap().as_ref(), Some(&unknown));
+        let open = std::slice::from_ref(&unknown);
+        assert_eq!(stage.store.open_payments(&log("one")).await.unwrap(), open);
+        assert_eq!(stage.store.unknown_payments(&log("one"), 9).await.unwrap(), open);
+        assert_eq!(stage.store.open_payments(&log("two")).await.unwrap(), []);
+        let authorized = try_to(&unknown, approved).await.unwrap();
+        assert_eq!(try_to(&unknown, declined).await, Err(Rejection::WrongState));
+        assert_eq!(try_to(&authorized, declined).await, Err(Rejection::WrongState));
         assert_eq!(stage.store.payment(id).await.unwrap().unwrap().state, approved);
         assert_eq!(stage.store.open_payments(&log("one")).await.unwrap(), []);
         // A repeated request tells where the payment is now.
         let Ok(Outcome::Repeated(again)) = done(&stage.writer, job(new)).await else { panic!("repeated") };
-        assert_eq!(again.payment.unwrap().state, approved);
-        let unknown = PaymentId(uuid::Uuid::now_v7());
-        assert_eq!(done(&stage.writer, moved(unknown, State::Sent, approved)).await, Err(Rejection::WrongState));
+        assert_eq!(again.payment.unwrap(), authorized);
+        let nobodys = StoredPayment { id: PaymentId(uuid::Uuid::now_v7()), ..sent };
+        assert_eq!(try_to(&nobodys, approved).await, Err(Rejection::WrongState));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn of_many_who_saw_a_payment_one_moves_it_and_has_it_then() {
+    everywhere(|stage| async move {
+        let (other, second) = stage.second("two").await;
+        for round in 1..=10 {
+            let (new, _) = paying(take(&format!("r{round}"), 0, round, 1, 1), "order");
+            let sent = taken(done(&stage.writer, job(new)).await).payment.unwrap();
+            let unknown = moved(&stage.writer, moving(&sent, State::Unknown)).await.unwrap();
+            // Staying where it is counts as a move: of two settlers that take it over one has it.
+            let tries = (0..16).map(|number| {
+                let writer = if number % 2 == 0 { &stage.writer } else { &second };
+                moved(writer, moving(&unknown, State::Unknown))
+            });
+            let tries = join_all(tries.collect::<Vec<_>>()).await;
+            let mut had: Vec<_> = tries.into_iter().flatten().collect();
+            let taken_over = had.pop().unwrap();
+            assert_eq!(had, []);
+            let mut open = stage.store.unknown_payments(&log("one"), 9).await.unwrap();
+            open.extend(stage.store.unknown_payments(&log("two"), 9).await.unwrap());
+            assert_eq!(open, std::slice::from_ref(&taken_over));
+            let second_has_it = stage.store.unknown_payments(&log("two"), 9).await.unwrap().len() == 1;
+            let owner = if second_has_it { &second } else { &stage.writer };
+            moved(owner, moving(&taken_over, State::Reversed)).await.unwrap();
+        }
+        other.close().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_payment_that_is_back_where_it_was_seen_is_not_taken_for_the_same() {
+    everywhere(|stage| async move {
+        let (other, second) = stage.second("two").await;
+        let (new, _) = paying(take("r1", 0, 1, 1, 1), "order");
+        let sent = taken(done(&stage.writer, job(new)).await).payment.unwrap();
+        let mut again = sent.clone();
+        for to in [State::Unknown, State::Reversed, State::Sent] {
+            // All at one time by the clock, which may even step back.
+            again = moved(&second, moving(&again, to)).await.unwrap();
+        }
+        assert_eq!(again.state, sent.state);
+        assert!(again.updated_at_ms > sent.updated_at_ms);
+        assert_eq!(moved(&stage.writer, moving(&sent, State::Unknown)).await, Err(Rejection::WrongState));
+        assert_eq!(stage.store.open_payments(&log("two")).await.unwrap(), [again]);
+        other.close().await;
     })
     .await;
 }
@@ -145,27 +211,28 @@ async fn a_payment_moves_as_payments_may_and_no_other_way() {
 async fn open_payments_nobody_touches_are_found_whoever_took_them() {
     everywhere(|stage| async move {
         let (other, second) = stage.second("two").await;
-        let mut ids = Vec::new();
+        let mut sent = Vec::new();
         // The later a payment was taken, the longer nobody has touched it; those of "two" and of "one" by turns.
         for number in 1..=6_u8 {
-            let (new, id) = paying(take(&format!("r{number}"), number % 2, number.into(), 1, 1), "order");
+            let (new, _) = paying(take(&format!("r{number}"), number % 2, number.into(), 1, 1), "order");
             let mut job = job(new);
             job.records[0].at_ms = 1000 - u64::from(number) * 10;
-            taken(done(if number % 2 == 0 { &stage.writer } else { &second }, job).await);
-            ids.push(id);
+            let writer = if number % 2 == 0 { &stage.writer } else { &second };
+            sent.push(taken(done(writer, job).await).payment.unwrap());
         }
-        let mut settled = moved(ids[5], State::Sent, State::Declined(ResponseCode::parse("51").unwrap()));
+        let mut settled = moving(&sent[5], State::Declined(ResponseCode::parse("51").unwrap()));
         settled.records[0].at_ms = 900;
-        assert_eq!(done(&stage.writer, settled).await, Ok(Outcome::Moved));
-        let mut touched = moved(ids[4], State::Sent, State::Unknown);
+        moved(&stage.writer, settled).await.unwrap();
+        let mut touched = moving(&sent[4], State::Unknown);
         touched.records[0].at_ms = 975;
-        assert_eq!(done(&second, touched).await, Ok(Outcome::Moved));
+        moved(&second, touched).await.unwrap();
         let found = stage.store.open_payments_before(980, 10).await.unwrap();
         let told: Vec<_> = found.iter().map(|payment| (payment.id, payment.state, payment.updated_at_ms)).collect();
-        let wanted = [(ids[3], State::Sent, 960), (ids[2], State::Sent, 970), (ids[4], State::Unknown, 975)];
+        let wanted =
+            [(sent[3].id, State::Sent, 960), (sent[2].id, State::Sent, 970), (sent[4].id, State::Unknown, 975)];
         assert_eq!(told, wanted);
         let first = stage.store.open_payments_before(980, 1).await.unwrap();
-        assert_eq!(first.iter().map(|payment| payment.id).collect::<Vec<_>>(), [ids[3]]);
+        assert_eq!(first.iter().map(|payment| payment.id).collect::<Vec<_>>(), [sent[3].id]);
         assert_eq!(stage.store.open_payments_before(960, 10).await.unwrap(), []);
         let mine = stage.store.open_payments(&log("two")).await.unwrap();
         assert_eq!(mine.iter().map(|payment| payment.updated_at_ms).collect::<Vec<_>>(), [990, 970, 975]);

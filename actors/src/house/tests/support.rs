@@ -20,7 +20,7 @@ use warifu_core::refusal::Refusal;
 use warifu_core::replay::KsnGuard;
 use warifu_core::token::LastFour;
 
-pub(super) use acquirer::{Mood, Scripted};
+pub(super) use acquirer::{Mood, Question, Scripted};
 pub(super) use device::{Keypad, augusta, augusta_ksn, bdks};
 pub(super) use hsm::{Fault, Watched};
 

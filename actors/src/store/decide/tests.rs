@@ -165,8 +165,12 @@ fn intent() -> impl Strategy<Value = Intent> {
     prop_oneof![
         1 => Just(Intent::Note),
         8 => taking(),
-        6 => (0..8_u8, state(), state())
-            .prop_map(|(payment, from, to)| Intent::Move { payment: payment_id(payment), from, to }),
+        6 => (0..8_u8, state(), since(), state()).prop_map(|(payment, from, since_ms, to)| Intent::Move {
+            payment: payment_id(payment),
+            from,
+            since_ms,
+            to,
+        }),
         2 => (0..5_u8, 1..30_u32).prop_map(|(device, counter)| Intent::Spend {
             device: device_id(device),
             counter: Counter::new(Scheme::Aes, counter).unwrap(),
@@ -176,10 +180,33 @@ fn intent() -> impl Strategy<Value = Intent> {
     ]
 }
 
+/// Stands for the time since when a payment stands where it stands.
+const AS_IT_STANDS: i64 = -1;
+
+fn since() -> impl Strategy<Value = i64> {
+    prop_oneof![9 => Just(AS_IT_STANDS), 1 => 0..9_i64]
+}
+
+/// Lets every move start from what its payment was like just before.
+fn seen(mut jobs: Vec<Job>) -> Vec<Job> {
+    let mut database = Database::new();
+    for job in &mut jobs {
+        if let Intent::Move { payment, since_ms, .. } = &mut job.intent
+            && *since_ms == AS_IT_STANDS
+            && let Some(stands) = database.payments.get(payment)
+        {
+            *since_ms = stands.updated_at_ms;
+        }
+        database.run(std::slice::from_ref(job));
+    }
+    jobs
+}
+
 fn jobs() -> impl Strategy<Value = Vec<Job>> {
     let records = prop::collection::vec(0..9_u64, 0..3)
         .prop_map(|times| times.into_iter().map(|at| Record::new(at, Kind::HsmWindowOpened)).collect());
     prop::collection::vec((intent(), records).prop_map(|(intent, records)| Job { intent, records }), 1..120)
+        .prop_map(seen)
 }
 
 /// What the answers alone must tell of the house's promises.
@@ -187,7 +214,7 @@ fn check_promises(jobs: &[Job], answers: &[Result<Outcome, Rejection>]) -> Resul
     let mut used = HashSet::new();
     let mut requests: HashMap<_, (&Take, &Taken)> = HashMap::new();
     let mut tokens: HashMap<_, Fingerprint> = HashMap::new();
-    let mut payments: HashMap<PaymentId, State> = HashMap::new();
+    let mut payments: HashMap<PaymentId, (State, i64)> = HashMap::new();
     for (job, answer) in jobs.iter().zip(answers) {
         match (&job.intent, answer) {
             (Intent::Take(take), Ok(Outcome::Taken(taken))) => {
@@ -198,7 +225,8 @@ fn check_promises(jobs: &[Job], answers: &[Result<Outcome, Rejection>]) -> Resul
                 prop_assert!(*holder == take.fingerprint, "a token has two cards");
                 if let Some(payment) = &taken.payment {
                     prop_assert_eq!(payment.state, State::Sent);
-                    prop_assert!(payments.insert(payment.id, State::Sent).is_none(), "a payment was made twice");
+                    let before = payments.insert(payment.id, (State::Sent, payment.updated_at_ms));
+                    prop_assert!(before.is_none(), "a payment was made twice");
                 }
             }
             (Intent::Take(take), Ok(Outcome::Repeated(again))) => {
@@ -207,7 +235,7 @@ fn check_promises(jobs: &[Job], answers: &[Result<Outcome, Rejection>]) -> Resul
                 prop_assert_eq!(&again.card, &taken.card);
                 prop_assert_eq!(again.payment.as_ref().map(|payment| payment.id), taken.payment.as_ref().map(|p| p.id));
                 let now = again.payment.as_ref().map(|payment| payment.state);
-                prop_assert_eq!(now, taken.payment.as_ref().map(|payment| payments[&payment.id]));
+                prop_assert_eq!(now, taken.payment.as_ref().map(|payment| payments[&payment.id].0));
             }
             (Intent::Take(take), Err(Rejection::RequestReused)) => {
                 prop_assert_ne!(requests[&(&take.merchant, &take.request)].0.digest, take.digest);
@@ -215,13 +243,16 @@ fn check_promises(jobs: &[Job], answers: &[Result<Outcome, Rejection>]) -> Resul
             (Intent::Take(take), Err(_)) => {
                 prop_assert!(!requests.contains_key(&(&take.merchant, &take.request)), "a retry was refused");
             }
-            (Intent::Move { payment, from, to }, Ok(Outcome::Moved)) => {
-                prop_assert_eq!(payments.insert(*payment, *to), Some(*from));
+            (Intent::Move { payment, from, since_ms, to }, Ok(Outcome::Moved(moved))) => {
+                let before = payments.insert(*payment, (*to, moved.updated_at_ms));
+                prop_assert_eq!(before, Some((*from, *since_ms)));
+                prop_assert_eq!((moved.id, moved.state), (*payment, *to));
+                prop_assert!(moved.updated_at_ms > *since_ms, "two stays in a state look alike");
                 let events = [State::Sent, State::Unknown, State::Reversed, *to].map(event_to);
                 prop_assert!(events.into_iter().any(|event| from.apply(event) == Ok(*to)), "an illegal move");
             }
-            (Intent::Move { payment, from, to }, Err(Rejection::WrongState)) => {
-                let legal = payments.get(payment) == Some(from) && from.apply(event_to(*to)) == Ok(*to);
+            (Intent::Move { payment, from, since_ms, to }, Err(Rejection::WrongState)) => {
+                let legal = payments.get(payment) == Some(&(*from, *since_ms)) && from.apply(event_to(*to)) == Ok(*to);
                 prop_assert!(!legal, "a legal move was refused");
             }
             (Intent::Spend { device, counter }, Ok(Outcome::Spent)) => {
@@ -261,7 +292,7 @@ proptest! {
         check_promises(&jobs, &one_by_one)?;
         // Every record is there, and one more for each refusal and each job that changed something for good.
         let own = one_by_one.iter().filter(|answer| {
-            matches!(answer, Err(_) | Ok(Outcome::Taken(_) | Outcome::Moved | Outcome::Faulted { suspended: true }))
+            matches!(answer, Err(_) | Ok(Outcome::Taken(_) | Outcome::Moved(_) | Outcome::Faulted { suspended: true }))
         });
         let given: usize = jobs.iter().map(|job| job.records.len()).sum();
         prop_assert_eq!(alone.records.len(), given + own.count());

@@ -296,7 +296,7 @@ impl Task {
             token::insert(effects.tokens.iter()),
             request::insert(effects.requests.iter()),
             payment::insert(effects.new_payments.values(), &self.log),
-            payment::update(&effects.moved_payments),
+            payment::update(&effects.moved_payments, &self.log),
             records,
         ];
         bulk::write(txn, writes).await?;

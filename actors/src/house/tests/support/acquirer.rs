@@ -1,10 +1,11 @@
 //! An acquirer that does as it is told, and remembers what it did.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use warifu_core::payment::{ApprovalCode, ResponseCode};
 
 use crate::acquirer::{Acquirer, AcquirerError, AuthorizationRequest, Decision, Inquiry};
@@ -28,6 +29,14 @@ pub(crate) enum Mood {
     Away,
 }
 
+/// What is said to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Question {
+    Authorization,
+    Inquiry,
+    Reversal,
+}
+
 /// What it did for a payment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Did {
@@ -45,56 +54,109 @@ pub(crate) struct Did {
     pub(crate) had_code: bool,
 }
 
+impl Did {
+    /// Whether money moved, and was not given back.
+    pub(crate) fn moved_money(&self) -> bool {
+        matches!(self.decision, Some(Decision::Approved(_))) && !self.reversed
+    }
+}
+
 /// The acquirer.
 #[derive(Default)]
-pub(crate) struct Scripted(Mutex<State>);
+pub(crate) struct Scripted {
+    state: Arc<Mutex<State>>,
+    /// What does not reach it for now.
+    held: watch::Sender<Option<Question>>,
+}
 
 #[derive(Default)]
 struct State {
     mood: Mood,
     heard: u32,
+    held_up: u32,
+    missed: u32,
     did: HashMap<PaymentId, Did>,
 }
 
 impl Scripted {
     pub(crate) fn become_mood(&self, mood: Mood) {
-        self.0.lock().unwrap().mood = mood;
+        self.state.lock().unwrap().mood = mood;
     }
 
     /// What it did for a payment.
     pub(crate) fn did(&self, payment: PaymentId) -> Did {
-        self.0.lock().unwrap().did.get(&payment).cloned().unwrap_or_default()
+        self.state.lock().unwrap().did.get(&payment).cloned().unwrap_or_default()
     }
 
     /// Decides a payment it has said it never had.
     pub(crate) fn approve_late(&self, payment: PaymentId) {
         let approved = Decision::Approved(ApprovalCode::parse("A1B2C3").unwrap());
-        self.0.lock().unwrap().did.entry(payment).or_default().decision = Some(approved);
+        self.state.lock().unwrap().did.entry(payment).or_default().decision = Some(approved);
     }
 
     /// How many authorizations it received in all.
     pub(crate) fn authorizations(&self) -> u32 {
-        self.0.lock().unwrap().did.values().map(|did| did.authorizations).sum()
+        self.state.lock().unwrap().did.values().map(|did| did.authorizations).sum()
     }
 
     /// How many authorizations were on their way to it, received or not.
     pub(crate) fn heard(&self) -> u32 {
-        self.0.lock().unwrap().heard
+        self.state.lock().unwrap().heard
     }
 
-    fn asked<T>(&self, payment: PaymentId, answer: impl FnOnce(&mut Did) -> T) -> Result<T, AcquirerError> {
-        let mut state = self.0.lock().unwrap();
-        if state.mood == Mood::Away {
-            return Err(AcquirerError::Unreachable);
+    /// From now on questions of this kind stay on their way.
+    pub(crate) fn hold(&self, question: Question) {
+        self.held.send_replace(Some(question));
+    }
+
+    /// Everything on its way arrives.
+    pub(crate) fn let_go(&self) {
+        self.held.send_replace(None);
+    }
+
+    /// How many questions were held up so far.
+    pub(crate) fn held_up(&self) -> u32 {
+        self.state.lock().unwrap().held_up
+    }
+
+    /// How many questions came while it was away.
+    pub(crate) fn missed(&self) -> u32 {
+        self.state.lock().unwrap().missed
+    }
+
+    /// What comes of a question when it arrives, which is at once if nothing holds it up.
+    fn asked<T: Send + 'static>(
+        &self,
+        question: Question,
+        payment: PaymentId,
+        answer: impl FnOnce(&mut Did) -> T + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, AcquirerError>> {
+        let state = Arc::clone(&self.state);
+        let arrive = move || {
+            let mut state = state.lock().unwrap();
+            if state.mood == Mood::Away {
+                state.missed += 1;
+                return Err(AcquirerError::Unreachable);
+            }
+            Ok(answer(state.did.entry(payment).or_default()))
+        };
+        let mut held = self.held.subscribe();
+        if *held.borrow() != Some(question) {
+            return std::future::ready(arrive()).boxed();
         }
-        Ok(answer(state.did.entry(payment).or_default()))
+        self.state.lock().unwrap().held_up += 1;
+        async move {
+            held.wait_for(|held| *held != Some(question)).await.unwrap();
+            arrive()
+        }
+        .boxed()
     }
 }
 
 impl Acquirer for Scripted {
     fn authorize(&self, request: AuthorizationRequest) -> BoxFuture<'static, Result<Decision, AcquirerError>> {
         let mood = {
-            let mut state = self.0.lock().unwrap();
+            let mut state = self.state.lock().unwrap();
             state.heard += 1;
             state.mood
         };
@@ -102,39 +164,46 @@ impl Acquirer for Scripted {
             return std::future::pending().boxed();
         }
         let decided = match mood {
-            Mood::Declining => Decision::Declined(ResponseCode::parse("51").unwrap()),
+            Mood::Declining => declined("51"),
             _ => Decision::Approved(ApprovalCode::parse("A1B2C3").unwrap()),
         };
         let had_code = request.card.security_code().is_some();
-        let answer = self.asked(request.payment, |did| {
+        let answer = self.asked(Question::Authorization, request.payment, move |did| {
             did.authorizations += 1;
             did.had_code |= had_code;
-            *did.decision.get_or_insert(decided)
+            match (did.decision, did.reversed) {
+                (Some(decision), _) => decision,
+                // What was taken back before it came gets no money.
+                (None, true) => declined("12"),
+                (None, false) => *did.decision.insert(decided),
+            }
         });
         match mood {
-            Mood::ApprovingSilently => std::future::ready(answer.and(Err(AcquirerError::Silent))).boxed(),
+            Mood::ApprovingSilently => answer.map(|answer| answer.and(Err(AcquirerError::Silent))).boxed(),
             Mood::ApprovingEndlessly => std::future::pending().boxed(),
-            _ => std::future::ready(answer).boxed(),
+            _ => answer,
         }
     }
 
     fn inquire(&self, payment: PaymentId) -> BoxFuture<'static, Result<Inquiry, AcquirerError>> {
-        let answer = self.asked(payment, |did| {
+        self.asked(Question::Inquiry, payment, |did| {
             did.inquiries += 1;
             match did.decision {
                 _ if did.reversed => Inquiry::Reversed,
                 Some(decision) => Inquiry::Decided(decision),
                 None => Inquiry::NeverSeen,
             }
-        });
-        std::future::ready(answer).boxed()
+        })
     }
 
     fn reverse(&self, payment: PaymentId) -> BoxFuture<'static, Result<(), AcquirerError>> {
-        let answer = self.asked(payment, |did| {
+        self.asked(Question::Reversal, payment, |did| {
             did.reversals += 1;
             did.reversed = true;
-        });
-        std::future::ready(answer).boxed()
+        })
     }
+}
+
+fn declined(code: &str) -> Decision {
+    Decision::Declined(ResponseCode::parse(code).unwrap())
 }
