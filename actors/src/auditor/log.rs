@@ -46,7 +46,8 @@ struct Inner {
 /// A record that must be written. Dropping it hands it to the collector.
 #[must_use]
 pub struct Due {
-    record: Option<Record>,
+    /// Boxed, since it travels through every result on the way.
+    record: Option<Box<Record>>,
     log: AuditLog,
 }
 
@@ -83,7 +84,7 @@ impl AuditLog {
 
     /// Makes a record that must be written.
     pub fn due(&self, record: Record) -> Due {
-        Due { record: Some(record), log: self.clone() }
+        Due { record: Some(Box::new(record)), log: self.clone() }
     }
 
     /// Makes an intent durable together with what is due and further records. It is handed in before this returns, so
@@ -97,7 +98,7 @@ impl AuditLog {
         due: Vec<Due>,
         further: Vec<Record>,
     ) -> impl Future<Output = Result<Result<Outcome, Rejection>, StoreError>> + Send + use<> {
-        let records = due.iter().filter_map(|due| due.record.clone()).chain(further).collect();
+        let records = due.iter().filter_map(|due| due.record.as_deref().cloned()).chain(further).collect();
         let handed_in = self.0.writer.submit(Job { intent, records });
         let log = self.clone();
         async move {
@@ -193,7 +194,7 @@ impl Due {
 impl Drop for Due {
     fn drop(&mut self) {
         if let Some(record) = self.record.take() {
-            self.log.owe(record);
+            self.log.owe(*record);
         }
     }
 }
