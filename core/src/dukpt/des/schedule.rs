@@ -1,0 +1,145 @@
+//! The key schedule for [`super::pair`]: the 16 round keys of one DES key, placed where the round wants them.
+//!
+//! A bit of the round keys follows one place of C or D through its rotations (FIPS 46-3, appendix 1). So the 28 bits
+//! from that place on, as one row of a bit matrix, hold that bit for every rotation there is, and transposing the matrix
+//! of all 48 places gives whole round keys, a row for each rotation.
+
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use super::standard::{PC2, ROTATED};
+
+/// The lower nibble of every byte.
+const LOW_NIBBLES: u64 = 0x0F0F_0F0F_0F0F_0F0F;
+
+/// What a round adds to its input: first to the four bits of a nibble, then to the outer neighbours of the nibble, at
+/// bit 0 the one before it and at bit 3 the one after.
+pub(super) type RoundKey = [u64; 2];
+
+/// The round keys of one DES key, both blocks of a pair under it.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub(super) struct Schedule {
+    rounds: [RoundKey; 16],
+    matrix: [u64; 32],
+}
+
+/// Where one of the 24 used rows of the matrix starts in C and in D, both counted from 0.
+#[derive(Clone, Copy)]
+struct Row {
+    at: usize,
+    in_c: usize,
+    in_d: usize,
+}
+
+/// The rows: the key bit of input `input` of S-box `sbox` (of S1 to S4 in C, of S5 to S8 in D) belongs to the nibbles of
+/// its byte, S1's being the highest.
+const ROWS: [Row; 24] = {
+    let mut rows = [Row { at: 0, in_c: 0, in_d: 0 }; 24];
+    let mut index = 0;
+    while index < 24 {
+        let (sbox, input) = (index / 6, index % 6);
+        let bit = match input {
+            0 => 4,
+            5 => 7,
+            inner => 4 - inner,
+        };
+        rows[index] = Row { at: 8 * (3 - sbox) + bit, in_c: PC2[index] - 1, in_d: PC2[index + 24] - 29 };
+        index += 1;
+    }
+    rows
+};
+
+/// The difference between the round keys of two keys with this public difference, for the second block of a pair: the
+/// schedule only moves bits.
+pub(super) const fn difference(key: u64) -> [RoundKey; 16] {
+    let (c, d) = permuted_choice_1(key);
+    let mut rounds = [[0; 2]; 16];
+    let mut round = 0;
+    while round < 16 {
+        let mut row = 0;
+        while row < 24 {
+            let Row { at, in_c, in_d } = ROWS[row];
+            let c_bit = c >> (27 - (in_c + ROTATED[round]) % 28) & 1;
+            let d_bit = d >> (27 - (in_d + ROTATED[round]) % 28) & 1;
+            let inner = at % 8 < 4;
+            let to = if inner { at + 4 } else { at };
+            rounds[round][if inner { 0 } else { 1 }] |= (c_bit << 32 | d_bit) << to;
+            row += 1;
+        }
+        round += 1;
+    }
+    rounds
+}
+
+impl Schedule {
+    /// Room for a schedule.
+    pub(super) const fn new() -> Self {
+        Self { rounds: [[0; 2]; 16], matrix: [0; 32] }
+    }
+
+    /// The schedule of a key.
+    pub(super) fn of(key: u64) -> Self {
+        let mut schedule = Self::new();
+        schedule.set(key);
+        schedule
+    }
+
+    /// Becomes the schedule of a key, given in the order of the initial permutation.
+    #[inline(always)]
+    pub(super) fn set(&mut self, key: u64) {
+        let (c, d) = permuted_choice_1(key);
+        // Twice in a row, so that the 28 bits from any place on lie together; three bits up, so that every shift is to
+        // the right.
+        let (c, d) = ((c << 28 | c) << 3, (d << 28 | d) << 3);
+        self.matrix = [0; 32];
+        for Row { at, in_c, in_d } in ROWS {
+            self.matrix[at] = (c >> (27 - in_c)) << 32 | (d >> (27 - in_d)) & 0xFFFF_FFFF;
+        }
+        transpose(&mut self.matrix);
+        for (round, rotated) in self.rounds.iter_mut().zip(ROTATED) {
+            let row = self.matrix[31 - rotated];
+            let inner = row & LOW_NIBBLES;
+            let outer = row >> 4 & LOW_NIBBLES;
+            *round = [inner | inner << 4, outer | outer << 4];
+        }
+    }
+
+    /// The round keys, first to last.
+    pub(super) fn forward(&self) -> impl Iterator<Item = RoundKey> {
+        self.rounds.iter().copied()
+    }
+
+    /// The round keys, last to first: they decrypt.
+    pub(super) fn backward(&self) -> impl Iterator<Item = RoundKey> {
+        self.rounds.iter().rev().copied()
+    }
+}
+
+/// C and D, 28 bits each. Of a key in the order of the initial permutation, permuted choice 1 is the choice of bytes.
+const fn permuted_choice_1(key: u64) -> (u64, u64) {
+    let c = (key >> 24 & 0xFF) << 20 | (key >> 56) << 12 | (key >> 16 & 0xFF) << 4 | key >> 52 & 0xF;
+    let d = (key & 0xFF) << 20 | (key >> 40 & 0xFF) << 12 | (key >> 8 & 0xFF) << 4 | key >> 48 & 0xF;
+    (c, d)
+}
+
+/// Transposes the upper and the lower 32 columns of 32 rows, each as a matrix of its own.
+#[inline(always)]
+fn transpose(matrix: &mut [u64; 32]) {
+    exchange::<16>(matrix, 0x0000_FFFF_0000_FFFF);
+    exchange::<8>(matrix, 0x00FF_00FF_00FF_00FF);
+    exchange::<4>(matrix, LOW_NIBBLES);
+    exchange::<2>(matrix, 0x3333_3333_3333_3333);
+    exchange::<1>(matrix, 0x5555_5555_5555_5555);
+}
+
+/// Exchanges two quarters of each block of `2 * BY` rows and columns.
+#[inline(always)]
+fn exchange<const BY: usize>(matrix: &mut [u64; 32], mask: u64) {
+    for block in matrix.chunks_exact_mut(2 * BY) {
+        let (upper, lower) = block.split_at_mut(BY);
+        for (upper, lower) in upper.iter_mut().zip(lower) {
+            let differ = (*upper >> BY ^ *lower) & mask;
+            *lower ^= differ;
+            *upper ^= differ << BY;
+        }
+    }
+}
