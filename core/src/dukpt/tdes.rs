@@ -9,7 +9,9 @@
 //! Every function here panics when the key it is given has not [`KEY_LEN`]: a key is registered for this scheme only
 //! after its length was checked.
 
-use super::des::Node;
+use super::des::{Node, is_sealed, variant};
+pub mod batch;
+
 pub use super::{parent, path};
 use crate::key::{KeyBytes, KeyLen, TdesKey};
 use crate::ksn::TdesKsn;
@@ -47,29 +49,6 @@ pub fn working_key(transaction_key: &KeyBytes, key: TdesKey) -> KeyBytes {
         node.seal_itself();
     }
     bytes(&node)
-}
-
-/// The bits of each half a variant inverts: one byte.
-const fn variant(key: TdesKey) -> u64 {
-    match key {
-        TdesKey::Pin => 0xFF,
-        TdesKey::MacRequest => 0xFF << 8,
-        TdesKey::MacResponse => 0xFF << 24,
-        TdesKey::DataRequest | TdesKey::DataRequestVariant => 0xFF << 16,
-        TdesKey::DataResponse | TdesKey::DataResponseVariant => 0xFF << 32,
-    }
-}
-
-/// Whether a working key is its variant encrypted under itself.
-const fn is_sealed(key: TdesKey) -> bool {
-    match key {
-        TdesKey::DataRequest | TdesKey::DataResponse => true,
-        TdesKey::Pin
-        | TdesKey::MacRequest
-        | TdesKey::MacResponse
-        | TdesKey::DataRequestVariant
-        | TdesKey::DataResponseVariant => false,
-    }
 }
 
 /// The last eight bytes of the KSN at a counter: what a step encrypts (X9.24-1:2009 A.2).

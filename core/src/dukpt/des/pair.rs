@@ -10,6 +10,7 @@
 
 use super::schedule::RoundKey;
 use super::standard::{BOXES, P, sbox};
+use super::word::{Baseline, Word};
 
 /// The lowest bit of every nibble.
 const ONES: u64 = 0x1111_1111_1111_1111;
@@ -121,7 +122,7 @@ fn mixed(right: u64, [inner, outer]: RoundKey) -> u64 {
     let own = right ^ inner;
     let before = right.rotate_right(8) ^ outer;
     let after = right.rotate_left(8) ^ outer;
-    let boxes = substituted([
+    let boxes = substituted::<Baseline>([
         filled(before),
         filled(own >> 3),
         filled(own >> 2),
@@ -140,27 +141,25 @@ const fn filled(bits: u64) -> u64 {
 }
 
 /// The S-boxes: their polynomials, one input at a time, each halving what is left. The steps of one halving do not
-/// depend on each other, so the compiler does several in one instruction.
+/// depend on each other, so vectors do several at once.
 #[inline(always)]
-fn substituted([a, b, c, d, e, f]: [u64; 6]) -> u64 {
-    let (low, high) = COEFFICIENTS.split_at(32);
-    let mut left = [0u64; 32];
-    for (left, (low, high)) in left.iter_mut().zip(low.iter().zip(high)) {
-        *left = low ^ a & high;
+fn substituted<W: Word>([a, b, c, d, e, f]: [u64; 6]) -> u64 {
+    // Room for the narrowest word; a wider one uses the first of these only.
+    let mut terms = [W::splat(0); 32];
+    let mut left = 32 / W::WIDTH;
+    let input = W::splat(a);
+    for (at, term) in terms[..left].iter_mut().enumerate() {
+        let (low, high) = (&COEFFICIENTS[at * W::WIDTH..], &COEFFICIENTS[32 + at * W::WIDTH..]);
+        *term = W::load(low) ^ input & W::load(high);
     }
-    halve::<16>(&mut left, b);
-    halve::<8>(&mut left, c);
-    halve::<4>(&mut left, d);
-    halve::<2>(&mut left, e);
-    left[0] ^ f & left[1]
-}
-
-#[inline(always)]
-fn halve<const TO: usize>(terms: &mut [u64; 32], input: u64) {
-    let (low, high) = terms.split_at_mut(TO);
-    for (low, high) in low.iter_mut().zip(high) {
-        *low ^= input & *high;
+    for input in [b, c, d, e].map(W::splat) {
+        left /= 2;
+        let (low, high) = terms[..2 * left].split_at_mut(left);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low = *low ^ input & *high);
     }
+    let mut last = [0; 2];
+    terms.iter().zip(last.chunks_exact_mut(W::WIDTH)).for_each(|(term, last)| term.store(last));
+    last[0] ^ f & last[1]
 }
 
 /// The nibbles of the low 32 bits, each in a byte of its own.

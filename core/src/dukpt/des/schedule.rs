@@ -7,6 +7,7 @@
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::standard::{PC2, ROTATED};
+use super::word::{Baseline, Word};
 
 /// The lower nibble of every byte.
 const LOW_NIBBLES: u64 = 0x0F0F_0F0F_0F0F_0F0F;
@@ -19,7 +20,6 @@ pub(super) type RoundKey = [u64; 2];
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Schedule {
     rounds: [RoundKey; 16],
-    matrix: [u64; 32],
 }
 
 /// Where one of the 24 used rows of the matrix starts in C and in D, both counted from 0.
@@ -70,10 +70,16 @@ pub(super) const fn difference(key: u64) -> [RoundKey; 16] {
     rounds
 }
 
+/// The rows in the order they lie in. Written out, because a loop over them is not unrolled, and its shifts are then not
+/// constants.
+macro_rules! rows {
+    ($c:expr, $d:expr; $($lies:literal)*) => { [$(row::<$lies>($c, $d)),*] };
+}
+
 impl Schedule {
     /// Room for a schedule.
     pub(super) const fn new() -> Self {
-        Self { rounds: [[0; 2]; 16], matrix: [0; 32] }
+        Self { rounds: [[0; 2]; 16] }
     }
 
     /// The schedule of a key.
@@ -90,16 +96,12 @@ impl Schedule {
         // Twice in a row, so that the 28 bits from any place on lie together; three bits up, so that every shift is to
         // the right.
         let (c, d) = ((c << 28 | c) << 3, (d << 28 | d) << 3);
-        self.matrix = [0; 32];
-        for Row { at, in_c, in_d } in ROWS {
-            self.matrix[at] = (c >> (27 - in_c)) << 32 | (d >> (27 - in_d)) & 0xFFFF_FFFF;
-        }
-        transpose(&mut self.matrix);
+        let mut rows =
+            rows!(c, d; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+        let (inner, outer) = transposed::<Baseline>(&mut rows);
         for (round, rotated) in self.rounds.iter_mut().zip(ROTATED) {
-            let row = self.matrix[31 - rotated];
-            let inner = row & LOW_NIBBLES;
-            let outer = row >> 4 & LOW_NIBBLES;
-            *round = [inner | inner << 4, outer | outer << 4];
+            let at = place(31 - rotated);
+            *round = [inner[at], outer[at]];
         }
     }
 
@@ -121,25 +123,72 @@ const fn permuted_choice_1(key: u64) -> (u64, u64) {
     (c, d)
 }
 
-/// Transposes the upper and the lower 32 columns of 32 rows, each as a matrix of its own.
+/// The row that lies at a place.
 #[inline(always)]
-fn transpose(matrix: &mut [u64; 32]) {
-    exchange::<16>(matrix, 0x0000_FFFF_0000_FFFF);
-    exchange::<8>(matrix, 0x00FF_00FF_00FF_00FF);
-    exchange::<4>(matrix, LOW_NIBBLES);
-    exchange::<2>(matrix, 0x3333_3333_3333_3333);
-    exchange::<1>(matrix, 0x5555_5555_5555_5555);
+const fn row<const LIES: usize>(c: u64, d: u64) -> u64 {
+    match const { lying(LIES) } {
+        Some(Row { in_c, in_d, .. }) => (c >> (27 - in_c)) << 32 | (d >> (27 - in_d)) & 0xFFFF_FFFF,
+        None => 0,
+    }
+}
+
+/// Which row lies at a place.
+const fn lying(place_of: usize) -> Option<Row> {
+    let mut index = 0;
+    while index < 24 {
+        if place(ROWS[index].at) == place_of {
+            return Some(ROWS[index]);
+        }
+        index += 1;
+    }
+    None
+}
+
+/// Where a row of the matrix lies: those 16 apart together, so that a word of two has no exchange inside it but the first.
+const fn place(row: usize) -> usize {
+    2 * (row % 16) + row / 16
+}
+
+/// Transposes the upper and the lower 32 columns of 32 rows, each as a matrix of its own; then takes the two nibbles of
+/// all bytes apart and doubles them.
+#[inline(always)]
+fn transposed<W: Word>(rows: &mut [u64; 32]) -> ([u64; 32], [u64; 32]) {
+    for pair in rows.as_chunks_mut::<2>().0 {
+        let differ = (pair[0] >> 16 ^ pair[1]) & 0x0000_FFFF_0000_FFFF;
+        *pair = [pair[0] ^ differ << 16, pair[1] ^ differ];
+    }
+    let mut words = [W::splat(0); 32];
+    let words = &mut words[..32 / W::WIDTH];
+    for (word, rows) in words.iter_mut().zip(rows.chunks_exact(W::WIDTH)) {
+        *word = W::load(rows);
+    }
+    exchange::<W, 8>(words, 0x00FF_00FF_00FF_00FF);
+    exchange::<W, 4>(words, LOW_NIBBLES);
+    exchange::<W, 2>(words, 0x3333_3333_3333_3333);
+    exchange::<W, 1>(words, 0x5555_5555_5555_5555);
+    let (mut inner, mut outer) = ([0; 32], [0; 32]);
+    let low = W::splat(LOW_NIBBLES);
+    for ((word, inner), outer) in
+        words.iter().zip(inner.chunks_exact_mut(W::WIDTH)).zip(outer.chunks_exact_mut(W::WIDTH))
+    {
+        let (lower, upper) = (*word & low, word.down::<4>() & low);
+        (lower | lower.up::<4>()).store(inner);
+        (upper | upper.up::<4>()).store(outer);
+    }
+    (inner, outer)
 }
 
 /// Exchanges two quarters of each block of `2 * BY` rows and columns.
 #[inline(always)]
-fn exchange<const BY: usize>(matrix: &mut [u64; 32], mask: u64) {
-    for block in matrix.chunks_exact_mut(2 * BY) {
-        let (upper, lower) = block.split_at_mut(BY);
+fn exchange<W: Word, const BY: usize>(words: &mut [W], mask: u64) {
+    let mask = W::splat(mask);
+    let apart = 2 * BY / W::WIDTH;
+    for block in words.chunks_exact_mut(2 * apart) {
+        let (upper, lower) = block.split_at_mut(apart);
         for (upper, lower) in upper.iter_mut().zip(lower) {
-            let differ = (*upper >> BY ^ *lower) & mask;
-            *lower ^= differ;
-            *upper ^= differ << BY;
+            let differ = (upper.down::<BY>() ^ *lower) & mask;
+            *lower = *lower ^ differ;
+            *upper = *upper ^ differ.up::<BY>();
         }
     }
 }

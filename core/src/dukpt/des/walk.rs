@@ -10,8 +10,8 @@ use super::triple::Triple;
 /// What tells the left half of a new key from the right (X9.24-1:2009 A.1, A.2): the mask of each half of the key.
 pub(super) const MASK: u64 = 0xC0C0_C0C0_0000_0000;
 
-const PERMUTED_MASK: u64 = initial_permutation(MASK);
-const MASKED: [RoundKey; 16] = difference(PERMUTED_MASK);
+pub(super) const PERMUTED_MASK: u64 = initial_permutation(MASK);
+static MASKED: [RoundKey; 16] = difference(PERMUTED_MASK);
 const SECOND_MASKED: Pair = pair::pair(0, PERMUTED_MASK);
 
 /// A key of the tree: any node, or a working key made of one.
@@ -38,11 +38,11 @@ impl Node {
         let mut pair = Zeroizing::new([pair::doubled(initial_permutation(block))]);
         let (right, _) = pair::blocks(node.right);
         node.schedule.set(node.left);
-        pair::cipher(&mut pair, masked(node.schedule.forward(), MASKED));
+        pair::cipher(&mut pair, masked(node.schedule.forward(), MASKED.iter()));
         node.schedule.set(right);
-        pair::cipher(&mut pair, masked(node.schedule.backward(), MASKED.into_iter().rev()));
+        pair::cipher(&mut pair, masked(node.schedule.backward(), MASKED.iter().rev()));
         node.schedule.set(node.left);
-        pair::cipher(&mut pair, masked(node.schedule.forward(), MASKED));
+        pair::cipher(&mut pair, masked(node.schedule.forward(), MASKED.iter()));
         let (left, right) = pair::blocks(pair[0]);
         node.left = left;
         node.right = pair::doubled(right);
@@ -62,7 +62,7 @@ impl Node {
         self.schedule.set(self.left);
         let around = pair::added(self.right, SECOND_MASKED);
         let mut pair = Zeroizing::new([pair::added(pair::doubled(initial_permutation(register)), around)]);
-        pair::cipher(&mut pair, masked(self.schedule.forward(), MASKED));
+        pair::cipher(&mut pair, masked(self.schedule.forward(), MASKED.iter()));
         let (right, left) = pair::blocks(pair::added(pair[0], around));
         self.left = left;
         self.right = pair::doubled(right);
@@ -75,11 +75,17 @@ impl Node {
         self.right = pair::added(self.right, pair::doubled(variant));
     }
 
+    /// As a triple-DES key.
+    pub(super) fn triple(&self) -> Triple {
+        let (right, _) = pair::blocks(self.right);
+        Triple::of(self.left, right)
+    }
+
     /// Encrypts each half under the whole key (X9.24-1:2009 A.4.1, data keys).
     pub(in super::super) fn seal_itself(&mut self) {
         let (right, _) = pair::blocks(self.right);
         let mut pair = Zeroizing::new([pair::pair(self.left, right)]);
-        Triple::of(self.left, right).encrypt(&mut pair);
+        self.triple().encrypt(&mut pair);
         let (left, right) = pair::blocks(pair[0]);
         self.left = left;
         self.right = pair::doubled(right);
@@ -87,9 +93,9 @@ impl Node {
 }
 
 /// Round keys of a key for the first block of a pair, of the masked key for the second.
-fn masked(
+fn masked<'a>(
     keys: impl Iterator<Item = RoundKey>,
-    masks: impl IntoIterator<Item = RoundKey>,
+    masks: impl Iterator<Item = &'a RoundKey>,
 ) -> impl Iterator<Item = RoundKey> {
-    keys.zip(masks).map(|(key, mask)| pair::added(key, mask))
+    keys.zip(masks).map(|(key, mask)| pair::added(key, *mask))
 }
