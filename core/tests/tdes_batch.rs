@@ -1,4 +1,5 @@
 //! TDES DUKPT three ways: one by one, in batches on every path of this processor, and as the `des` crate has it.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails by panic, and says what it could not run")]
 
 #[path = "support/des_crate.rs"]
 mod des_crate;

@@ -66,7 +66,7 @@ impl Path {
 /// When the processor does not have the path.
 pub(in super::super) fn work(path: Path, jobs: &mut [Job<'_>]) {
     // The lanes of a pass wait for the longest way among them, so ways of like length go together.
-    jobs.sort_unstable_by_key(|job| (job.steps(), job.blocks()));
+    jobs.sort_by_cached_key(|job| (job.steps(), job.blocks()));
     let mut left = jobs;
     while !left.is_empty() {
         let narrower = Path::ALL.into_iter().skip_while(|&wider| wider != path);

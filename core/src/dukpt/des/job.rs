@@ -1,9 +1,14 @@
 //! What is to be done for one record, by whichever engine.
 
+use std::ops::Range;
+
 use super::triple::BLOCK;
 use super::walk::Node;
 use crate::key::TdesKey;
 use crate::secret::SecretBytes;
+
+/// How many blocks of each job are fetched together: most records have no more.
+pub(super) const AT_ONCE: usize = 6;
 
 /// From a key of the tree down to a node, to a working key, to sections decrypted; each part may be absent.
 pub(in super::super) struct Job<'a> {
@@ -34,28 +39,30 @@ impl Job<'_> {
         self.sections.iter().map(|section| section.len() / BLOCK).sum()
     }
 
-    /// The block at a place in all sections together.
-    pub(super) fn sealed(&self, mut at: usize) -> Option<[u8; BLOCK]> {
+    /// Hands out the blocks from a place in all sections together on, [`AT_ONCE`] at most.
+    pub(super) fn sealed(&self, from: usize, mut take: impl FnMut(usize, u64)) {
+        let mut first = 0;
         for section in &*self.sections {
             let (blocks, _) = section.expose().as_chunks();
-            match blocks.get(at) {
-                Some(block) => return Some(*block),
-                None => at -= blocks.len(),
+            for at in places(first, blocks.len(), from) {
+                take(at - from, u64::from_be_bytes(blocks[at - first]));
             }
+            first += blocks.len();
         }
-        None
     }
 
-    /// Puts a decrypted block in its place, added to the one before it, which must be as it was.
-    pub(super) fn open(&mut self, mut at: usize, opened: u64) {
-        for section in &mut *self.sections {
-            let (blocks, _) = section.expose_mut().as_chunks_mut::<BLOCK>();
-            if at < blocks.len() {
-                let before = at.checked_sub(1).map_or(0, |before| u64::from_be_bytes(blocks[before]));
-                blocks[at] = (opened ^ before).to_be_bytes();
-                return;
+    /// Puts those blocks, decrypted, in their places: the last first, since each is added to the one before it as that
+    /// was sent.
+    pub(super) fn open(&mut self, from: usize, opened: impl Fn(usize) -> u64) {
+        let mut first = self.blocks();
+        for section in self.sections.iter_mut().rev() {
+            let (blocks, _) = section.expose_mut().as_chunks_mut();
+            first -= blocks.len();
+            for at in places(first, blocks.len(), from).rev() {
+                let place = at - first;
+                let before = place.checked_sub(1).map_or(0, |before| u64::from_be_bytes(blocks[before]));
+                blocks[place] = (opened(at - from) ^ before).to_be_bytes();
             }
-            at -= blocks.len();
         }
     }
 
@@ -81,6 +88,11 @@ impl Job<'_> {
             }
         }
     }
+}
+
+/// Which of a section's places lie among the [`AT_ONCE`] from a place on.
+fn places(first: usize, len: usize, from: usize) -> Range<usize> {
+    first.max(from)..(first + len).min(from + AT_ONCE)
 }
 
 /// The bits of each half a variant inverts: one byte (X9.24-1:2009 A.4.1).

@@ -5,11 +5,11 @@
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use super::bitslice::{Direction, Schedule, Wires, cipher, is_set};
-use super::job::{Job, is_sealed, variant};
-use super::standard::{final_permutation, initial_permutation};
-use super::transpose::{mask, numbers, wires};
+use super::job::{AT_ONCE, Job, is_sealed, variant};
+use super::standard::initial_permutation;
+use super::transpose::{Numbers, mask, permuted, restored, wires};
 use super::walk::PERMUTED_MASK;
-use super::word::Word;
+use super::word::{MAX_WIDTH, Word};
 
 /// Bits of a counter (X9.24-1:2009 A.3).
 const COUNTER_BITS: usize = 21;
@@ -40,26 +40,23 @@ struct Lanes<W: Word> {
     made: Wires<W>,
     first: Schedule<W>,
     second: Schedule<W>,
+    numbers: [Numbers; AT_ONCE],
 }
 
 /// Does the jobs, which must not be more than the lanes of `W`.
 #[inline(always)]
 pub(super) fn pass<W: Word>(jobs: &mut [Job<'_>]) {
     debug_assert!(jobs.len() <= 64 * W::WIDTH, "a lane for each job");
-    let half = |half: usize| {
-        wires(|lane| {
-            let key = jobs.get(lane).map_or(&[0; 16], |job| job.key);
-            initial_permutation(u64::from_be_bytes(key.as_chunks().0[half]))
-        })
-    };
     let mut lanes = Lanes::<W> {
-        left: half(0),
-        right: half(1),
+        left: [W::splat(0); 64],
+        right: [W::splat(0); 64],
         block: [W::splat(0); 64],
         made: [W::splat(0); 64],
         first: Schedule::new(),
         second: Schedule::new(),
+        numbers: [[0; 64 * MAX_WIDTH]; AT_ONCE],
     };
+    lanes.read_keys(jobs);
     lanes.walk(jobs);
     lanes.become_working_keys(jobs);
     lanes.write_keys(jobs);
@@ -67,6 +64,22 @@ pub(super) fn pass<W: Word>(jobs: &mut [Job<'_>]) {
 }
 
 impl<W: Word> Lanes<W> {
+    /// A number of each job in the first [`Numbers`].
+    #[inline(always)]
+    fn each(&mut self, jobs: &[Job<'_>], number: impl Fn(&Job<'_>) -> u64) -> &[Numbers; AT_ONCE] {
+        for (place, job) in self.numbers[0].iter_mut().zip(jobs) {
+            *place = number(job);
+        }
+        &self.numbers
+    }
+
+    #[inline(always)]
+    fn read_keys(&mut self, jobs: &[Job<'_>]) {
+        let half = |job: &Job<'_>, half: usize| u64::from_be_bytes(job.key.as_chunks().0[half]);
+        self.left = permuted(&self.each(jobs, |job| half(job, 0))[0]);
+        self.right = permuted(&self.each(jobs, |job| half(job, 1))[0]);
+    }
+
     /// Non-reversible key generation (X9.24-1:2009 A.2) down the way of each lane.
     #[inline(always)]
     fn walk(&mut self, jobs: &[Job<'_>]) {
@@ -74,10 +87,9 @@ impl<W: Word> Lanes<W> {
         if steps == 0 {
             return;
         }
-        let of = |lane: usize, what: fn(&Job<'_>) -> u64| jobs.get(lane).map_or(0, what);
-        let mut register: Wires<W> = wires(|lane| initial_permutation(of(lane, |job| job.register)));
-        let mut nodes: Wires<W> = wires(|lane| of(lane, |job| u64::from(job.node)));
-        let counters: Wires<W> = wires(|lane| of(lane, |job| u64::from(job.counter)));
+        let mut register: Wires<W> = permuted(&self.each(jobs, |job| job.register)[0]);
+        let mut nodes: Wires<W> = wires(&self.each(jobs, |job| u64::from(job.node))[0]);
+        let counters: Wires<W> = wires(&self.each(jobs, |job| u64::from(job.counter))[0]);
         for _ in 0..steps {
             let moving = next_nodes(&mut nodes, &counters);
             for (bit, wire) in COUNTER_WIRES.into_iter().enumerate() {
@@ -122,12 +134,11 @@ impl<W: Word> Lanes<W> {
         if jobs.iter().all(|job| job.working.is_none()) {
             return;
         }
-        let working = |lane: usize| jobs.get(lane).and_then(|job| job.working);
-        let variants: Wires<W> = wires(|lane| working(lane).map_or(0, |key| initial_permutation(variant(key))));
+        let variants: Wires<W> = permuted(&self.each(jobs, |job| job.working.map_or(0, variant))[0]);
         for half in [&mut self.left, &mut self.right] {
             half.iter_mut().zip(&variants).for_each(|(wire, variant)| *wire = *wire ^ *variant);
         }
-        let is_sealed = |lane: usize| working(lane).is_some_and(is_sealed);
+        let is_sealed = |lane: usize| jobs.get(lane).and_then(|job| job.working).is_some_and(is_sealed);
         if !(0..jobs.len()).any(is_sealed) {
             return;
         }
@@ -159,11 +170,12 @@ impl<W: Word> Lanes<W> {
                 Half::Right => (8, &self.right),
             };
             self.block = *wires;
-            numbers(&mut self.block, |lane, number| {
-                if let Some(result) = jobs.get_mut(lane).and_then(|job| job.result.as_deref_mut()) {
-                    result[at..at + 8].copy_from_slice(&final_permutation(number).to_be_bytes());
+            restored(&mut self.block, &mut self.numbers[0]);
+            for (job, number) in jobs.iter_mut().zip(&self.numbers[0]) {
+                if let Some(result) = job.result.as_deref_mut() {
+                    result[at..at + 8].copy_from_slice(&number.to_be_bytes());
                 }
-            });
+            }
         }
     }
 
@@ -171,20 +183,22 @@ impl<W: Word> Lanes<W> {
     #[inline(always)]
     fn decrypt(&mut self, jobs: &mut [Job<'_>]) {
         let blocks = jobs.iter().map(Job::blocks).max().unwrap_or(0);
-        if blocks > 0 {
-            self.schedule();
+        if blocks == 0 {
+            return;
         }
-        for at in (0..blocks).rev() {
-            self.block = wires(|lane| {
-                let sealed = jobs.get(lane).and_then(|job| job.sealed(at)).map_or(0, u64::from_be_bytes);
-                initial_permutation(sealed)
-            });
-            self.triple(DECRYPT);
-            numbers(&mut self.block, |lane, opened| {
-                if let Some(job) = jobs.get_mut(lane) {
-                    job.open(at, final_permutation(opened));
-                }
-            });
+        self.schedule();
+        for from in (0..blocks).step_by(AT_ONCE).rev() {
+            for (lane, job) in jobs.iter().enumerate() {
+                job.sealed(from, |at, block| self.numbers[at][lane] = block);
+            }
+            for at in 0..AT_ONCE.min(blocks - from) {
+                self.block = permuted(&self.numbers[at]);
+                self.triple(DECRYPT);
+                restored(&mut self.block, &mut self.numbers[at]);
+            }
+            for (lane, job) in jobs.iter_mut().enumerate() {
+                job.open(from, |at| self.numbers[at][lane]);
+            }
         }
     }
 

@@ -83,6 +83,24 @@ pub(super) const fn final_permutation(block: u64) -> u64 {
     left << 32 | right
 }
 
+/// The initial permutation as a table, counted from 0: which bit of a block comes to each place.
+pub(super) const INITIAL: [usize; 64] = {
+    let mut table = [0; 64];
+    let mut from = 0;
+    while from < 64 {
+        let to = initial_permutation(1 << (63 - from)).leading_zeros();
+        let mut at = 0;
+        let mut counted = 0;
+        while counted < to {
+            at += 1;
+            counted += 1;
+        }
+        table[at] = from;
+        from += 1;
+    }
+    table
+};
+
 /// Exchanges the bits `mask << by` of one word with the bits `mask` of another.
 const fn exchange(one: u64, other: u64, by: u32, mask: u64) -> (u64, u64) {
     let differ = (one >> by ^ other) & mask;
@@ -102,6 +120,7 @@ mod tests {
     #[test]
     fn the_initial_permutation_is_the_table_of_the_standard_and_the_final_one_undoes_it() {
         for (to, from) in IP.into_iter().enumerate() {
+            assert_eq!(INITIAL[to], from - 1);
             let (to, from) = (1u64 << (63 - to), 1u64 << (64 - from));
             assert_eq!(initial_permutation(from), to);
             assert_eq!(final_permutation(to), from);

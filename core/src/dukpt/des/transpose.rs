@@ -1,32 +1,44 @@
-//! Between blocks, one for each lane, and wires, one for each bit.
+//! Between numbers of 64 bits, one for each lane, and wires, one for each bit.
 //!
 //! Lane `i * W::WIDTH + w` is bit `i` of the `w`th 64 bits of a word.
 
 use super::bitslice::Wires;
+use super::standard::INITIAL;
 use super::word::{MAX_WIDTH, Word};
 
-/// The wires of one 64-bit number for each lane, the highest bit's first.
+/// A number for each lane; of a word that is not the widest, the first ones count.
+pub(super) type Numbers = [u64; 64 * MAX_WIDTH];
+
+/// The wires of the numbers, the highest bit's first.
 #[inline(always)]
-pub(super) fn wires<W: Word>(number: impl Fn(usize) -> u64) -> Wires<W> {
+pub(super) fn wires<W: Word>(numbers: &Numbers) -> Wires<W> {
     let mut wires = [W::splat(0); 64];
-    for (at, wire) in wires.iter_mut().enumerate() {
-        let row: [u64; MAX_WIDTH] = std::array::from_fn(|w| if w < W::WIDTH { number(at * W::WIDTH + w) } else { 0 });
-        *wire = W::load(&row);
+    for (wire, row) in wires.iter_mut().zip(numbers.chunks_exact(W::WIDTH)) {
+        *wire = W::load(row);
     }
     transpose(&mut wires);
     wires.reverse();
     wires
 }
 
-/// Hands each lane's number to `take`, the other way of [`wires`]. Leaves something else in the wires.
+/// The wires of blocks or keys, in the order of the initial permutation.
 #[inline(always)]
-pub(super) fn numbers<W: Word>(wires: &mut Wires<W>, mut take: impl FnMut(usize, u64)) {
-    wires.reverse();
+pub(super) fn permuted<W: Word>(blocks: &Numbers) -> Wires<W> {
+    let wires = wires(blocks);
+    INITIAL.map(|from| wires[from])
+}
+
+/// The blocks or keys of wires in the order of the initial permutation. Their order leaves nothing in `wires` but the
+/// same blocks.
+#[inline(always)]
+pub(super) fn restored<W: Word>(wires: &mut Wires<W>, blocks: &mut Numbers) {
+    let permuted = *wires;
+    for (from, wire) in INITIAL.into_iter().zip(permuted) {
+        wires[63 - from] = wire;
+    }
     transpose(wires);
-    for (at, wire) in wires.iter().enumerate() {
-        let mut row = [0; MAX_WIDTH];
-        wire.store(&mut row);
-        row.into_iter().take(W::WIDTH).enumerate().for_each(|(w, number)| take(at * W::WIDTH + w, number));
+    for (wire, row) in wires.iter().zip(blocks.chunks_exact_mut(W::WIDTH)) {
+        wire.store(row);
     }
 }
 
