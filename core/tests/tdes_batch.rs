@@ -112,6 +112,41 @@ fn the_path_in_service_is_the_widest_of_this_processor() {
     assert_eq!(Some(Path::best()), Path::available().next());
 }
 
+/// Key, clear and sealed block: NBS SP 500-20 (of the variable texts, the variable keys and the test of the S-boxes),
+/// and FIPS 81, table B1.
+const KNOWN: [[u64; 3]; 8] = [
+    [0x0101_0101_0101_0101, 0x8000_0000_0000_0000, 0x95F8_A5E5_DD31_D900],
+    [0x0101_0101_0101_0101, 0x4000_0000_0000_0000, 0xDD7F_121C_A501_5619],
+    [0x0101_0101_0101_0101, 0x2000_0000_0000_0000, 0x2E86_5310_4F38_34EA],
+    [0x8001_0101_0101_0101, 0x0000_0000_0000_0000, 0x95A8_D728_13DA_A94D],
+    [0x4001_0101_0101_0101, 0x0000_0000_0000_0000, 0x0EEC_1487_DD8C_26D5],
+    [0x7CA1_1045_4A1A_6E57, 0x01A1_D6D0_3977_6742, 0x690F_5B0D_9A26_939B],
+    [0x0131_D961_9DC1_376E, 0x5CD5_4CA8_3DEF_57DA, 0x7A38_9D10_354B_D271],
+    [0x0123_4567_89AB_CDEF, 0x4E6F_7720_6973_2074, 0x3FA4_0E8A_984D_4815],
+];
+
+/// Triple DES under one key three times is DES.
+#[test]
+fn the_known_answers_of_des_hold_alone_and_on_every_path() {
+    let keys: Vec<KeyBytes> = KNOWN.iter().map(|[des, ..]| key(&[des.to_be_bytes(); 2].concat())).collect();
+    for (key, [_, clear, sealed]) in keys.iter().zip(KNOWN) {
+        let mut data = sealed.to_be_bytes();
+        tdes_cbc_decrypt(key, &[0; 8], &mut data).unwrap();
+        assert_eq!(data, clear.to_be_bytes());
+    }
+    for path in Path::available() {
+        let sealed = KNOWN.iter().cycle().map(|[.., sealed]| [SecretBytes::copied(&sealed.to_be_bytes())]);
+        // More than the widest path takes at once, so that none is done alone.
+        let mut sections: Vec<_> = sealed.take(520).collect();
+        let mut messages: Vec<_> =
+            keys.iter().cycle().zip(&mut sections).map(|(key, sections)| Sealed { key, sections }).collect();
+        batch::cbc_decrypt(path, &mut messages).unwrap();
+        for ([section], [_, clear, _]) in sections.iter().zip(KNOWN.iter().cycle()) {
+            assert_eq!(section.expose(), clear.to_be_bytes());
+        }
+    }
+}
+
 #[test]
 fn every_size_of_batch_gives_what_the_des_crate_gives() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();

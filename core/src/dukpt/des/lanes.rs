@@ -7,7 +7,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use super::bitslice::{Direction, Schedule, Wires, cipher, is_set};
 use super::job::{AT_ONCE, Job, is_sealed, variant};
 use super::standard::initial_permutation;
-use super::transpose::{Numbers, mask, permuted, restored, wires};
+use super::transpose::{Numbers, mask, permute, restore, spread};
 use super::walk::PERMUTED_MASK;
 use super::word::{MAX_WIDTH, Word};
 
@@ -66,18 +66,19 @@ pub(super) fn pass<W: Word>(jobs: &mut [Job<'_>]) {
 impl<W: Word> Lanes<W> {
     /// A number of each job in the first [`Numbers`].
     #[inline(always)]
-    fn each(&mut self, jobs: &[Job<'_>], number: impl Fn(&Job<'_>) -> u64) -> &[Numbers; AT_ONCE] {
+    fn each(&mut self, jobs: &[Job<'_>], number: impl Fn(&Job<'_>) -> u64) {
         for (place, job) in self.numbers[0].iter_mut().zip(jobs) {
             *place = number(job);
         }
-        &self.numbers
     }
 
     #[inline(always)]
     fn read_keys(&mut self, jobs: &[Job<'_>]) {
         let half = |job: &Job<'_>, half: usize| u64::from_be_bytes(job.key.as_chunks().0[half]);
-        self.left = permuted(&self.each(jobs, |job| half(job, 0))[0]);
-        self.right = permuted(&self.each(jobs, |job| half(job, 1))[0]);
+        self.each(jobs, |job| half(job, 0));
+        permute(&self.numbers[0], &mut self.left);
+        self.each(jobs, |job| half(job, 1));
+        permute(&self.numbers[0], &mut self.right);
     }
 
     /// Non-reversible key generation (X9.24-1:2009 A.2) down the way of each lane.
@@ -87,9 +88,13 @@ impl<W: Word> Lanes<W> {
         if steps == 0 {
             return;
         }
-        let mut register: Wires<W> = permuted(&self.each(jobs, |job| job.register)[0]);
-        let mut nodes: Wires<W> = wires(&self.each(jobs, |job| u64::from(job.node))[0]);
-        let counters: Wires<W> = wires(&self.each(jobs, |job| u64::from(job.counter))[0]);
+        let [mut register, mut nodes, mut counters] = [[W::splat(0); 64]; 3];
+        self.each(jobs, |job| job.register);
+        permute(&self.numbers[0], &mut register);
+        self.each(jobs, |job| u64::from(job.node));
+        spread(&self.numbers[0], &mut nodes);
+        self.each(jobs, |job| u64::from(job.counter));
+        spread(&self.numbers[0], &mut counters);
         for _ in 0..steps {
             let moving = next_nodes(&mut nodes, &counters);
             for (bit, wire) in COUNTER_WIRES.into_iter().enumerate() {
@@ -134,7 +139,9 @@ impl<W: Word> Lanes<W> {
         if jobs.iter().all(|job| job.working.is_none()) {
             return;
         }
-        let variants: Wires<W> = permuted(&self.each(jobs, |job| job.working.map_or(0, variant))[0]);
+        let mut variants = [W::splat(0); 64];
+        self.each(jobs, |job| job.working.map_or(0, variant));
+        permute(&self.numbers[0], &mut variants);
         for half in [&mut self.left, &mut self.right] {
             half.iter_mut().zip(&variants).for_each(|(wire, variant)| *wire = *wire ^ *variant);
         }
@@ -169,8 +176,7 @@ impl<W: Word> Lanes<W> {
                 Half::Left => (0, &self.left),
                 Half::Right => (8, &self.right),
             };
-            self.block = *wires;
-            restored(&mut self.block, &mut self.numbers[0]);
+            restore(wires, &mut self.numbers[0]);
             for (job, number) in jobs.iter_mut().zip(&self.numbers[0]) {
                 if let Some(result) = job.result.as_deref_mut() {
                     result[at..at + 8].copy_from_slice(&number.to_be_bytes());
@@ -192,9 +198,9 @@ impl<W: Word> Lanes<W> {
                 job.sealed(from, |at, block| self.numbers[at][lane] = block);
             }
             for at in 0..AT_ONCE.min(blocks - from) {
-                self.block = permuted(&self.numbers[at]);
+                permute(&self.numbers[at], &mut self.block);
                 self.triple(DECRYPT);
-                restored(&mut self.block, &mut self.numbers[at]);
+                restore(&self.block, &mut self.numbers[at]);
             }
             for (lane, job) in jobs.iter_mut().enumerate() {
                 job.open(from, |at| self.numbers[at][lane]);

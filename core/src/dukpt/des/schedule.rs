@@ -19,7 +19,10 @@ pub(super) type RoundKey = [u64; 2];
 /// The round keys of one DES key, both blocks of a pair under it.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub(super) struct Schedule {
-    rounds: [RoundKey; 16],
+    /// First the matrix, then what the rounds add to a nibble.
+    inner: [u64; 32],
+    /// What they add to its neighbours.
+    outer: [u64; 32],
 }
 
 /// Where one of the 24 used rows of the matrix starts in C and in D, both counted from 0.
@@ -79,7 +82,7 @@ macro_rules! rows {
 impl Schedule {
     /// Room for a schedule.
     pub(super) const fn new() -> Self {
-        Self { rounds: [[0; 2]; 16] }
+        Self { inner: [0; 32], outer: [0; 32] }
     }
 
     /// The schedule of a key.
@@ -96,23 +99,19 @@ impl Schedule {
         // Twice in a row, so that the 28 bits from any place on lie together; three bits up, so that every shift is to
         // the right.
         let (c, d) = ((c << 28 | c) << 3, (d << 28 | d) << 3);
-        let mut rows =
-            rows!(c, d; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
-        let (inner, outer) = transposed::<Baseline>(&mut rows);
-        for (round, rotated) in self.rounds.iter_mut().zip(ROTATED) {
-            let at = place(31 - rotated);
-            *round = [inner[at], outer[at]];
-        }
+        self.inner = rows!(c, d; 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31);
+        transpose::<Baseline>(&mut self.inner);
+        double::<Baseline>(&mut self.inner, &mut self.outer);
     }
 
     /// The round keys, first to last.
     pub(super) fn forward(&self) -> impl Iterator<Item = RoundKey> {
-        self.rounds.iter().copied()
+        PLACES.iter().map(|&place| [self.inner[place], self.outer[place]])
     }
 
     /// The round keys, last to first: they decrypt.
     pub(super) fn backward(&self) -> impl Iterator<Item = RoundKey> {
-        self.rounds.iter().rev().copied()
+        PLACES.iter().rev().map(|&place| [self.inner[place], self.outer[place]])
     }
 }
 
@@ -149,46 +148,54 @@ const fn place(row: usize) -> usize {
     2 * (row % 16) + row / 16
 }
 
-/// Transposes the upper and the lower 32 columns of 32 rows, each as a matrix of its own; then takes the two nibbles of
-/// all bytes apart and doubles them.
+/// Where each round's key lies.
+const PLACES: [usize; 16] = {
+    let mut places = [0; 16];
+    let mut round = 0;
+    while round < 16 {
+        places[round] = place(31 - ROTATED[round]);
+        round += 1;
+    }
+    places
+};
+
+/// Takes the two nibbles of every byte apart and doubles them, for the two blocks of a pair.
 #[inline(always)]
-fn transposed<W: Word>(rows: &mut [u64; 32]) -> ([u64; 32], [u64; 32]) {
+fn double<W: Word>(rows: &mut [u64; 32], upper: &mut [u64; 32]) {
+    let low = W::splat(LOW_NIBBLES);
+    for (row, upper) in rows.chunks_exact_mut(W::WIDTH).zip(upper.chunks_exact_mut(W::WIDTH)) {
+        let word = W::load(row);
+        for (nibbles, place) in [(word & low, row), (word.down::<4>() & low, upper)] {
+            (nibbles | nibbles.up::<4>()).store(place);
+        }
+    }
+}
+
+/// Transposes the upper and the lower 32 columns of 32 rows, each as a matrix of its own.
+#[inline(always)]
+fn transpose<W: Word>(rows: &mut [u64; 32]) {
     for pair in rows.as_chunks_mut::<2>().0 {
         let differ = (pair[0] >> 16 ^ pair[1]) & 0x0000_FFFF_0000_FFFF;
         *pair = [pair[0] ^ differ << 16, pair[1] ^ differ];
     }
-    let mut words = [W::splat(0); 32];
-    let words = &mut words[..32 / W::WIDTH];
-    for (word, rows) in words.iter_mut().zip(rows.chunks_exact(W::WIDTH)) {
-        *word = W::load(rows);
-    }
-    exchange::<W, 8>(words, 0x00FF_00FF_00FF_00FF);
-    exchange::<W, 4>(words, LOW_NIBBLES);
-    exchange::<W, 2>(words, 0x3333_3333_3333_3333);
-    exchange::<W, 1>(words, 0x5555_5555_5555_5555);
-    let (mut inner, mut outer) = ([0; 32], [0; 32]);
-    let low = W::splat(LOW_NIBBLES);
-    for ((word, inner), outer) in
-        words.iter().zip(inner.chunks_exact_mut(W::WIDTH)).zip(outer.chunks_exact_mut(W::WIDTH))
-    {
-        let (lower, upper) = (*word & low, word.down::<4>() & low);
-        (lower | lower.up::<4>()).store(inner);
-        (upper | upper.up::<4>()).store(outer);
-    }
-    (inner, outer)
+    exchange::<W, 8>(rows, 0x00FF_00FF_00FF_00FF);
+    exchange::<W, 4>(rows, LOW_NIBBLES);
+    exchange::<W, 2>(rows, 0x3333_3333_3333_3333);
+    exchange::<W, 1>(rows, 0x5555_5555_5555_5555);
 }
 
 /// Exchanges two quarters of each block of `2 * BY` rows and columns.
 #[inline(always)]
-fn exchange<W: Word, const BY: usize>(words: &mut [W], mask: u64) {
+fn exchange<W: Word, const BY: usize>(rows: &mut [u64; 32], mask: u64) {
     let mask = W::splat(mask);
-    let apart = 2 * BY / W::WIDTH;
-    for block in words.chunks_exact_mut(2 * apart) {
-        let (upper, lower) = block.split_at_mut(apart);
-        for (upper, lower) in upper.iter_mut().zip(lower) {
-            let differ = (upper.down::<BY>() ^ *lower) & mask;
-            *lower = *lower ^ differ;
-            *upper = *upper ^ differ.up::<BY>();
+    // Rows 16 apart lie together, so these lie twice as far apart as they are.
+    for block in rows.chunks_exact_mut(4 * BY) {
+        let (upper, lower) = block.split_at_mut(2 * BY);
+        for (upper, lower) in upper.chunks_exact_mut(W::WIDTH).zip(lower.chunks_exact_mut(W::WIDTH)) {
+            let (one, other) = (W::load(upper), W::load(lower));
+            let differ = (one.down::<BY>() ^ other) & mask;
+            (other ^ differ).store(lower);
+            (one ^ differ.up::<BY>()).store(upper);
         }
     }
 }

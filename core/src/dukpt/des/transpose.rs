@@ -2,6 +2,8 @@
 //!
 //! Lane `i * W::WIDTH + w` is bit `i` of the `w`th 64 bits of a word.
 
+use zeroize::Zeroizing;
+
 use super::bitslice::Wires;
 use super::standard::INITIAL;
 use super::word::{MAX_WIDTH, Word};
@@ -11,33 +13,33 @@ pub(super) type Numbers = [u64; 64 * MAX_WIDTH];
 
 /// The wires of the numbers, the highest bit's first.
 #[inline(always)]
-pub(super) fn wires<W: Word>(numbers: &Numbers) -> Wires<W> {
-    let mut wires = [W::splat(0); 64];
+pub(super) fn spread<W: Word>(numbers: &Numbers, wires: &mut Wires<W>) {
     for (wire, row) in wires.iter_mut().zip(numbers.chunks_exact(W::WIDTH)) {
         *wire = W::load(row);
     }
-    transpose(&mut wires);
+    transpose(wires);
     wires.reverse();
-    wires
 }
 
 /// The wires of blocks or keys, in the order of the initial permutation.
 #[inline(always)]
-pub(super) fn permuted<W: Word>(blocks: &Numbers) -> Wires<W> {
-    let wires = wires(blocks);
-    INITIAL.map(|from| wires[from])
+pub(super) fn permute<W: Word>(blocks: &Numbers, wires: &mut Wires<W>) {
+    let mut natural = Zeroizing::new([W::splat(0); 64]);
+    spread(blocks, &mut natural);
+    for (wire, from) in wires.iter_mut().zip(INITIAL) {
+        *wire = natural[from];
+    }
 }
 
-/// The blocks or keys of wires in the order of the initial permutation. Their order leaves nothing in `wires` but the
-/// same blocks.
+/// The blocks or keys of wires in the order of the initial permutation.
 #[inline(always)]
-pub(super) fn restored<W: Word>(wires: &mut Wires<W>, blocks: &mut Numbers) {
-    let permuted = *wires;
-    for (from, wire) in INITIAL.into_iter().zip(permuted) {
-        wires[63 - from] = wire;
+pub(super) fn restore<W: Word>(wires: &Wires<W>, blocks: &mut Numbers) {
+    let mut natural = Zeroizing::new([W::splat(0); 64]);
+    for (wire, from) in wires.iter().zip(INITIAL) {
+        natural[63 - from] = *wire;
     }
-    transpose(wires);
-    for (wire, row) in wires.iter().zip(blocks.chunks_exact_mut(W::WIDTH)) {
+    transpose(&mut natural);
+    for (wire, row) in natural.iter().zip(blocks.chunks_exact_mut(W::WIDTH)) {
         wire.store(row);
     }
 }
