@@ -9,6 +9,7 @@ use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockMode
 use des::{TdesEde2, TdesEde3};
 use zeroize::ZeroizeOnDrop;
 
+use crate::dukpt::des::Triple;
 use crate::key::{KeyBytes, KeyLen};
 
 /// Data or a key the mode cannot take.
@@ -50,12 +51,13 @@ pub fn tdes_cbc_encrypt(key: &KeyBytes, iv: &[u8; 8], data: &mut [u8]) -> Result
 }
 
 /// Decrypts whole 8-byte blocks in place with triple-DES-CBC; 16-byte keys are two-key, 24-byte keys three-key.
+///
+/// By the engine of DUKPT, which does the blocks of a record side by side; encryption cannot gain from that.
 pub fn tdes_cbc_decrypt(key: &KeyBytes, iv: &[u8; 8], data: &mut [u8]) -> Result<(), CipherError> {
-    match key.key_len() {
-        KeyLen::K128 => decrypt::<TdesEde2>(key, iv, data),
-        KeyLen::K192 => decrypt::<TdesEde3>(key, iv, data),
-        KeyLen::K256 => Err(CipherError::TdesKeyLength),
-    }
+    let triple = Triple::new(key.expose()).ok_or(CipherError::TdesKeyLength)?;
+    let (blocks, []) = data.as_chunks_mut() else { return Err(CipherError::NotWholeBlocks) };
+    triple.cbc_decrypt(iv, blocks);
+    Ok(())
 }
 
 fn encrypt<C>(key: &KeyBytes, iv: &[u8], data: &mut [u8]) -> Result<(), CipherError>

@@ -85,6 +85,11 @@ impl KeyBytes {
         &self.bytes[..self.len.bytes()]
     }
 
+    /// The one door, to make the key in place.
+    pub(crate) fn expose_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len.bytes()]
+    }
+
     /// Its length, which is public.
     pub fn key_len(&self) -> KeyLen {
         self.len

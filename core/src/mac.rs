@@ -4,15 +4,16 @@
 //! which the compiler checks through the `ZeroizeOnDrop` bound.
 
 use aes::{Aes128Enc, Aes192Enc, Aes256Enc};
+use cipher::KeyInit;
 use cipher::common::InnerInit;
-use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, KeyInit};
 use cmac::block_api::{CmacCipher, CmacCore};
 use cmac::{Cmac, Mac};
-use des::{Des, TdesEde2, TdesEde3};
+use des::{TdesEde2, TdesEde3};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use zeroize::{ZeroizeOnDrop, Zeroizing};
 
+use crate::dukpt::des::Single;
 use crate::key::{KeyBytes, KeyLen};
 
 /// A MAC that does not belong to the message.
@@ -65,21 +66,21 @@ pub fn hmac_sha256(key: &KeyBytes, message: &[u8]) -> [u8; 32] {
 /// With a key that has not 16 bytes: the caller chose the key by its type.
 pub fn retail_mac(key: &KeyBytes, message: &[u8]) -> [u8; 8] {
     assert!(key.key_len() == KeyLen::K128, "the retail MAC takes a key of 16 bytes");
-    let (left, right) = key.expose().split_at(8);
-    let [left, right] = [left, right].map(|half| Des::new_from_slice(half).expect("half of 16 bytes is a DES key"));
-    let mut chain = cipher::Block::<Des>::default();
+    let (halves, _) = key.expose().as_chunks::<8>();
+    let (left, right) = (Single::new(&halves[0]), Single::new(&halves[1]));
+    let mut chain = [0; 8];
     let (blocks, rest) = message.as_chunks::<8>();
     for block in blocks {
         absorb(&mut chain, block);
-        left.encrypt_block(&mut chain);
+        left.encrypt(&mut chain);
     }
     if !rest.is_empty() || blocks.is_empty() {
         absorb(&mut chain, rest);
-        left.encrypt_block(&mut chain);
+        left.encrypt(&mut chain);
     }
-    right.decrypt_block(&mut chain);
-    left.encrypt_block(&mut chain);
-    chain.into()
+    right.decrypt(&mut chain);
+    left.encrypt(&mut chain);
+    chain
 }
 
 /// Verifies all 8 bytes of a retail MAC, in constant time.

@@ -9,9 +9,8 @@
 //! Every function here panics when the key it is given has not [`KEY_LEN`]: a key is registered for this scheme only
 //! after its length was checked.
 
-use cipher::{Block, BlockCipherEncrypt, KeyInit};
-use des::{Des, TdesEde2};
-use zeroize::{Zeroize, Zeroizing};
+use super::des::{Node, is_sealed, variant};
+pub mod batch;
 
 pub use super::{parent, path};
 use crate::key::{KeyBytes, KeyLen, TdesKey};
@@ -20,117 +19,50 @@ use crate::ksn::TdesKsn;
 /// The one key length of this scheme.
 pub const KEY_LEN: KeyLen = KeyLen::K128;
 
-/// What tells the left half of a new key from the right (X9.24-1:2009 A.1, A.2).
-const MASK: [u8; 16] = [0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0, 0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0];
-
-/// A DES key, a DES block, half a key.
-const HALF: usize = 8;
-
-type Key = [u8; 2 * HALF];
-
 /// The initial key of a device (X9.24-1:2009 A.6): the first eight bytes of the KSN with its counter cleared, encrypted
 /// under the BDK and under the masked BDK.
 pub fn initial_key(bdk: &KeyBytes, ksn: &TdesKsn) -> KeyBytes {
-    filled(|initial| {
-        let [a, b, c, d, e, f, g, h, _, _] = *ksn.with_counter(0).bytes();
-        let bdk = exposed(bdk);
-        let masked = xored(bdk, &MASK);
-        for (half, key) in initial.as_chunks_mut::<HALF>().0.iter_mut().zip([bdk, &*masked]) {
-            *half = [a, b, c, d, e, f, g, h];
-            TdesEde2::new(key.into()).encrypt_block(half.into());
-        }
-    })
+    let [block @ .., _, _] = *ksn.with_counter(0).bytes();
+    bytes(&Node::initial(exposed(bdk), u64::from_be_bytes(block)))
 }
 
 /// The key of the KSN's counter: the whole way down from the initial key. For counter 0 that is the initial key.
 pub fn transaction_key(ik: &KeyBytes, ksn: &TdesKsn) -> KeyBytes {
-    filled(|key| {
-        key.copy_from_slice(exposed(ik));
-        path(ksn.raw_counter()).for_each(|counter| step(key, ksn, counter));
-    })
+    let mut node = Node::new(exposed(ik));
+    path(ksn.raw_counter()).for_each(|counter| node.step(register(ksn, counter)));
+    bytes(&node)
 }
 
 /// One step down the tree: the node at `counter` of the KSN's device, from its parent.
 pub fn child_key(parent: &KeyBytes, ksn: &TdesKsn, counter: u32) -> KeyBytes {
-    filled(|key| {
-        key.copy_from_slice(exposed(parent));
-        step(key, ksn, counter);
-    })
+    let mut node = Node::new(exposed(parent));
+    node.step(register(ksn, counter));
+    bytes(&node)
 }
 
 /// A key the transaction works with: a variant of the transaction key and, for the data keys, one step that cannot be
 /// undone: each half encrypted under the whole variant (X9.24-1:2009 A.4.1).
 pub fn working_key(transaction_key: &KeyBytes, key: TdesKey) -> KeyBytes {
-    filled(|working| {
-        working.copy_from_slice(exposed(transaction_key));
-        let flipped = flipped_byte(key);
-        working[flipped] ^= 0xFF;
-        working[HALF + flipped] ^= 0xFF;
-        match key {
-            TdesKey::DataRequest | TdesKey::DataResponse => {
-                let variant = TdesEde2::new((&*working).into());
-                working.as_chunks_mut::<HALF>().0.iter_mut().for_each(|half| variant.encrypt_block(half.into()));
-            }
-            TdesKey::Pin
-            | TdesKey::MacRequest
-            | TdesKey::MacResponse
-            | TdesKey::DataRequestVariant
-            | TdesKey::DataResponseVariant => {}
-        }
-    })
-}
-
-/// Which byte of each half a variant inverts.
-const fn flipped_byte(key: TdesKey) -> usize {
-    match key {
-        TdesKey::Pin => 7,
-        TdesKey::MacRequest => 6,
-        TdesKey::MacResponse => 4,
-        TdesKey::DataRequest | TdesKey::DataRequestVariant => 5,
-        TdesKey::DataResponse | TdesKey::DataResponseVariant => 3,
+    let mut node = Node::new(exposed(transaction_key));
+    node.vary(variant(key));
+    if is_sealed(key) {
+        node.seal_itself();
     }
+    bytes(&node)
 }
 
-/// Non-reversible key generation (X9.24-1:2009 A.2), in place: the last eight bytes of the KSN at `counter` go through
-/// the key for the new right half, and through the masked key for the new left half.
-fn step(key: &mut Key, ksn: &TdesKsn, counter: u32) {
+/// The last eight bytes of the KSN at a counter: what a step encrypts (X9.24-1:2009 A.2).
+fn register(ksn: &TdesKsn, counter: u32) -> u64 {
     let [_, _, register @ ..] = *ksn.with_counter(counter).bytes();
-    let masked = xored(key, &MASK);
-    let mut right = register;
-    one_way(key, &mut right);
-    let mut left = register;
-    one_way(&masked, &mut left);
-    key[..HALF].copy_from_slice(&left);
-    key[HALF..].copy_from_slice(&right);
-    left.zeroize();
-    right.zeroize();
+    u64::from_be_bytes(register)
 }
 
-/// `DES(left half, block ^ right half) ^ right half`.
-fn one_way(key: &Key, block: &mut [u8; HALF]) {
-    let (left, right) = key.split_at(HALF);
-    xor(block, right);
-    let block: &mut Block<Des> = block.into();
-    Des::new_from_slice(left).expect("half a key is a DES key").encrypt_block(block);
-    xor(block, right);
-}
-
-fn xor(bytes: &mut [u8], with: &[u8]) {
-    bytes.iter_mut().zip(with).for_each(|(byte, with)| *byte ^= with);
-}
-
-fn xored(key: &Key, with: &Key) -> Zeroizing<Key> {
-    let mut masked = Zeroizing::new(*key);
-    xor(&mut *masked, with);
-    masked
-}
-
-fn exposed(key: &KeyBytes) -> &Key {
+fn exposed(key: &KeyBytes) -> &[u8; 16] {
     key.expose().try_into().expect("a key of TDES DUKPT has 16 bytes")
 }
 
-fn filled(fill: impl FnOnce(&mut Key)) -> KeyBytes {
-    KeyBytes::filled(KEY_LEN, |bytes| fill(bytes.try_into().expect("KEY_LEN is 16 bytes")))
+fn bytes(node: &Node) -> KeyBytes {
+    KeyBytes::filled(KEY_LEN, |key| node.write(key.try_into().expect("KEY_LEN is 16 bytes")))
 }
 
 #[cfg(test)]
