@@ -6,7 +6,7 @@
 //!
 //! Architecture invariant: constant time by construction. Secrets meet only AND, OR, XOR, NOT, shifts by public
 //! amounts and, for turning one bit into four, a subtraction; they choose no branch and no address.
-//! `docs/decisions/0007-des.md` says why this is not the `des` crate.
+//! `docs/decisions/0009-des.md` says why this is not the `des` crate.
 
 mod bitslice;
 mod boxes;
