@@ -283,6 +283,54 @@ fn the_original_layout_opens_in_all_its_forms() {
     assert_eq!((card.track1(), card.track2()), (None, Some(TRACK2)));
 }
 
+/// The original layout with these tracks joined in one message, and three hashes.
+fn all_joined(writing: Writing, tracks: [&[u8]; 3]) -> Vec<u8> {
+    let [len1, len2, len3] = tracks.map(|track| u8::try_from(track.len()).unwrap());
+    let masked = |track: &[u8], whole: &[u8]| {
+        let mut masked = mask(whole);
+        masked.truncate(track.len());
+        characters(masked)
+    };
+    let parts = [
+        raw([0x00, 0x3F, len1, len2, len3]),
+        masked(tracks[0], TRACK1),
+        masked(tracks[1], TRACK2),
+        raw(seal(DATA_KEY, &tracks.concat())),
+        raw([0; 60]),
+        raw(bench::build::KSN),
+    ];
+    idtech(writing, &parts)
+}
+
+#[test]
+fn joined_tracks_are_cut_by_the_lengths_of_the_header() {
+    let with = [with_lrc(Number::One, TRACK1), with_lrc(Number::Two, TRACK2), with_lrc(Number::Three, TRACK3)];
+    let without = [TRACK1.to_vec(), TRACK2.to_vec(), TRACK3.to_vec()];
+    for tracks in [with, without] {
+        // Which of the tracks the reader could read: bit 0 is track 1.
+        for there in [0b111, 0b110, 0b101, 0b011, 0b010, 0b001] {
+            let sent = [0, 1, 2].map(|place| if there >> place & 1 == 1 { &tracks[place][..] } else { &[] });
+            for writing in Writing::ALL {
+                let card = read(format(writing), &all_joined(writing, sent));
+                assert_eq!(card.tracks_as_read().map(Option::unwrap_or_default), sent, "{there:03b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn joined_tracks_of_other_lengths_than_the_header_says_are_noise() {
+    let [track1, track2] = [with_lrc(Number::One, TRACK1), with_lrc(Number::Two, TRACK2)];
+    let mut bytes = all_joined(Writing::Binary, [&track1, &track2, &[]]);
+    // One character less of track 1, one more of track 2; the masks are cut elsewhere and nothing else moves.
+    bytes[5] -= 1;
+    bytes[6] += 1;
+    let inner = &bytes[3..bytes.len() - 3];
+    let bytes = idtech(Writing::Binary, &[raw(inner)]);
+    let parsed = reader::parse(&profile(Format::IdTechBinary), &bytes);
+    assert_eq!(open(&parsed.unwrap(), TEST_BDK).err(), Some(AccountDataError::Noise));
+}
+
 #[test]
 fn idtech_frames_nobody_should_open_are_refused() {
     let clear = || [Some(with_lrc(Number::One, TRACK1)), Some(with_lrc(Number::Two, TRACK2)), None];

@@ -97,7 +97,7 @@ fn check_layout(record: &Value, parsed: &reader::Parsed) {
         SectionKind::Track1 => "track1_encrypted",
         SectionKind::Track2 => "track2_encrypted",
         SectionKind::Track3 => "track3_encrypted",
-        SectionKind::Tracks12 { .. } => "track1_and_2_encrypted",
+        SectionKind::JoinedTracks { .. } => "track1_and_2_encrypted",
         SectionKind::Keyed => "encrypted_pan_exp_cvv",
         SectionKind::Native => panic!("a native section"),
     };
@@ -116,7 +116,7 @@ fn check_layout(record: &Value, parsed: &reader::Parsed) {
             SectionKind::Track1 => announced("track1_length"),
             SectionKind::Track2 => announced("track2_length"),
             SectionKind::Keyed => announced("clear_length"),
-            SectionKind::Tracks12 { .. } => {
+            SectionKind::JoinedTracks { .. } => {
                 announced("track1_length").zip(announced("track2_length")).map(|(a, b)| a + b)
             }
             SectionKind::Track3 | SectionKind::Native => None,

@@ -1,4 +1,4 @@
-//! ID TECH original layout (types 00, 01, 03): tracks 1 and 2 are one message.
+//! ID TECH original layout (types 00, 01, 03): the encrypted tracks are one message.
 //!
 //! `status, lengths of tracks 1-3 | masked track 1 | masked track 2 | track 3 in clear | encrypted tracks |
 //! hashes | KSN`. Nothing in it says which of its optional parts are there, and readers differ: SREDKey 2
@@ -37,7 +37,8 @@ pub(super) fn parse(profile_key: Option<TdesKey>, mut fields: Fields<'_>) -> Res
     let shown = Shown { pan: shown1.pan.or(shown2.pan), expiry: shown1.expiry.or(shown2.expiry) };
     let clear_len = len1 + len2 + if variant.clear_track3 == len3 { 0 } else { len3 };
     let mut body = Body::default();
-    body.add(SectionKind::Tracks12 { track1_len: len1 }, &ciphertext, clear_len, shown);
+    let kind = SectionKind::JoinedTracks { track1_len: len1, track2_len: len2 };
+    body.add(kind, &ciphertext, clear_len, shown);
     let key = FrameKey::Tdes(profile_key.unwrap_or(TdesKey::DataRequest));
     body.seal(Layout::IdTechOriginal, Entry::Swiped, key, ksn, None)
 }
