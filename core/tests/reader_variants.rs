@@ -129,6 +129,26 @@ fn the_enhanced_layout_opens_with_every_option() {
 }
 
 #[test]
+fn a_track_3_that_is_none_is_noise() {
+    let [track1, track2, _] = Enhanced::default().tracks;
+    let garbage: [Vec<u8>; 4] = [
+        with_lrc(Number::Three, b";\x01\x02\xff\x80abc?"),
+        with_lrc(Number::Three, b"0011234567890123445=1?"),
+        with_lrc(Number::Three, b";0112345678 0123445=1?"),
+        b";011234567890123445=1".to_vec(),
+    ];
+    for track3 in garbage {
+        let joined = all_joined(Writing::Binary, [TRACK1, TRACK2, &track3]);
+        let tracks = [track1.clone(), track2.clone(), Some(track3)];
+        let apart = Enhanced { tracks, ..Enhanced::default() }.write(Writing::Binary);
+        for bytes in [apart, joined] {
+            let frame = reader::parse(&profile(Format::IdTechBinary), &bytes).unwrap();
+            assert_eq!(open(&frame, TEST_BDK).err(), Some(AccountDataError::Noise));
+        }
+    }
+}
+
+#[test]
 fn a_device_set_to_another_key_uses_it_unless_the_frame_names_its_own() {
     let set = Profile { format: Format::IdTechBinary, key: Some(TdesKey::DataRequestVariant) };
     let variant = FrameKey::Tdes(TdesKey::DataRequestVariant);
