@@ -10,6 +10,7 @@ use warifu_core::device::{Format, Profile};
 use warifu_core::frame::{Entry, FrameError, FrameKey};
 use warifu_core::key::TdesKey;
 use warifu_core::reader;
+use warifu_core::secret::SecretBytes;
 use warifu_core::track::Number;
 
 use bench::build::{
@@ -248,7 +249,7 @@ fn the_original_layout_opens_in_all_its_forms() {
     let joined = |tracks: &[&[u8]]| raw(seal(DATA_KEY, &tracks.concat()));
     let head = |tracks: [&[u8]; 3]| raw([0x00, 0x3F, len(tracks[0]), len(tracks[1]), len(tracks[2])]);
     let all: [&[u8]; 3] = [&track1, &track2, &track3];
-    let forms: [(Vec<Part>, Option<&[u8]>); 4] = [
+    let forms: [(Vec<Part>, Option<&[u8]>, Option<&[u8]>); 5] = [
         // Track 3 in clear, a hash for each of the others.
         (
             vec![
@@ -260,9 +261,27 @@ fn the_original_layout_opens_in_all_its_forms() {
                 raw([0; 40]),
             ],
             None,
+            Some(&track3),
+        ),
+        // The same with three hashes.
+        (
+            vec![
+                head(all),
+                characters(mask(TRACK1)),
+                characters(mask(TRACK2)),
+                characters(&track3[..]),
+                joined(&all[..2]),
+                raw([0; 60]),
+            ],
+            None,
+            Some(&track3),
         ),
         // All three encrypted, three hashes.
-        (vec![head(all), characters(mask(TRACK1)), characters(mask(TRACK2)), joined(&all), raw([0; 60])], Some(TRACK3)),
+        (
+            vec![head(all), characters(mask(TRACK1)), characters(mask(TRACK2)), joined(&all), raw([0; 60])],
+            Some(TRACK3),
+            None,
+        ),
         // No track 3, three hashes all the same.
         (
             vec![
@@ -272,6 +291,7 @@ fn the_original_layout_opens_in_all_its_forms() {
                 joined(&all[..2]),
                 raw([0; 60]),
             ],
+            None,
             None,
         ),
         // No track 3, two hashes.
@@ -284,14 +304,17 @@ fn the_original_layout_opens_in_all_its_forms() {
                 raw([0; 40]),
             ],
             None,
+            None,
         ),
     ];
-    for (mut parts, read3) in forms {
+    for (mut parts, read3, sent3) in forms {
         parts.push(raw(bench::build::KSN));
         for writing in Writing::ALL {
             let card = read(format(writing), &idtech(writing, &parts));
             is_the_swiped_card(&card);
             assert_eq!(card.track3(), read3);
+            let clear = reader::clear_track3(format(writing), &idtech(writing, &parts));
+            assert_eq!(clear.as_ref().map(SecretBytes::expose), sent3);
         }
         // None of the forms has this length.
         parts.insert(parts.len() - 1, raw([0; 5]));
