@@ -2,7 +2,8 @@
 //!
 //! A parser here takes one complete device output and gives back its ciphertext, its key serial number and
 //! what it shows of the card in clear, or refuses it. It knows no key. What it keeps is what may be printed:
-//! ciphertext and masks. Masked names, clear track 3 and other text of the card are dropped.
+//! ciphertext and masks. Masked names, clear track 3 and other text of the card are dropped; who
+//! wants track 3 all the same asks [`clear_track3`].
 //!
 //! Vendors' outputs are not authenticated: their LRC, sums and CRCs catch accidents only.
 

@@ -316,6 +316,13 @@ fn the_original_layout_opens_in_all_its_forms() {
             let clear = reader::clear_track3(format(writing), &idtech(writing, &parts));
             assert_eq!(clear.as_ref().map(SecretBytes::expose), sent3);
         }
+        // What stands in the place of a track 3 in clear and is none is not given out.
+        if sent3.is_some() {
+            parts[3] = characters(&[&TRACK3[..20], b"\xFF", &TRACK3[21..], b"0"].concat()[..]);
+            let bytes = idtech(Writing::Binary, &parts);
+            is_the_swiped_card(&read(Format::IdTechBinary, &bytes));
+            assert!(reader::clear_track3(Format::IdTechBinary, &bytes).is_none());
+        }
         // None of the forms has this length.
         parts.insert(parts.len() - 1, raw([0; 5]));
         assert_eq!(refusal(Format::IdTechBinary, &idtech(Writing::Binary, &parts)), Some(FrameError::Header));

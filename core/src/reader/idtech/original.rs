@@ -45,10 +45,10 @@ pub(super) fn parse(profile_key: Option<TdesKey>, fields: Fields<'_>) -> Result<
     body.seal(Layout::IdTechOriginal, Entry::Swiped, key, ksn, None)
 }
 
-/// Track 3 as the reader sent it, if it sent it in clear.
+/// Track 3 as the reader sent it, if it sent one in clear.
 pub(super) fn clear_track3(fields: Fields<'_>) -> Option<SecretBytes> {
     let track3 = parts(fields).ok()?.clear_track3;
-    (!track3.is_empty()).then(|| SecretBytes::copied(track3))
+    Number::Three.frame(track3).is_ok().then(|| SecretBytes::copied(track3))
 }
 
 fn parts(mut fields: Fields<'_>) -> Result<Parts<'_>, FrameError> {
