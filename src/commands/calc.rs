@@ -4,6 +4,7 @@
 //! on a command line. Nothing of the running server is used.
 
 mod counter;
+mod digits;
 mod dukpt;
 mod frame;
 
@@ -21,6 +22,8 @@ Examples:
   warifu calc dukpt --scheme tdes --bdk 0123456789ABCDEFFEDCBA9876543210 --ksn FFFF9876543210E00001 --usage pin
   warifu calc counter --scheme tdes --counter 0FF800
   warifu calc frame --bdk 0123456789ABCDEFFEDCBA9876543210 reader-output.txt
+
+Hex is upper or lower case; one 0x before it and white space in it are passed over.
 
 Exit codes: 0 computed, 1 refused (the reason is on stderr), 2 wrong usage.")]
 pub(crate) struct Calc {
@@ -97,7 +100,7 @@ impl RootKey {
             (None, Some(hex)) => ("--ik", hex),
             (None, None) => bail!("give --bdk or --ik"),
         };
-        let bytes = zeroize::Zeroizing::new(hex_bytes(name, hex)?);
+        let bytes = zeroize::Zeroizing::new(digits::bytes(name, hex)?);
         let key = KeyBytes::copied(&bytes).map_err(|error| anyhow!("{name}: {error}"))?;
         if scheme == Scheme::Tdes && bytes.len() != 16 {
             bail!("{name}: a TDES DUKPT key has 16 bytes, not {}", bytes.len());
@@ -109,12 +112,6 @@ impl RootKey {
 #[expect(clippy::print_stderr, reason = "a command's word to its user")]
 fn warn_test_keys() {
     eprintln!("warifu calc: for TEST keys and TEST cards only; what you type and see here is not protected");
-}
-
-/// Decodes hex, forgiving white space, and names the argument that is wrong.
-fn hex_bytes(name: &str, text: &str) -> Result<Vec<u8>> {
-    let digits: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    hex::decode(&digits).map_err(|error| anyhow!("{name}: not hex: {error}"))
 }
 
 fn upper_hex(bytes: &[u8]) -> String {

@@ -8,7 +8,7 @@ use warifu_core::kcv;
 use warifu_core::key::{KeyBytes, KeyType, KeyUsage, TdesKey};
 use warifu_core::ksn::{AesKsn, Counter, Ksn, Scheme, TdesKsn};
 
-use super::{Root, RootKey, SchemeArg, hex_bytes, upper_hex};
+use super::{Root, RootKey, SchemeArg, digits, upper_hex};
 
 /// Derive DUKPT keys.
 #[derive(Args)]
@@ -90,7 +90,7 @@ impl Dukpt {
     pub(super) fn run(self) -> Result<Map<String, Value>> {
         let scheme = Scheme::from(self.scheme);
         let root = self.root.parse(scheme)?;
-        let ksn = hex_bytes("--ksn", &self.ksn)?;
+        let ksn = digits::bytes("--ksn", &self.ksn)?;
         match scheme {
             Scheme::Aes => self.aes(root, &ksn),
             Scheme::Tdes => self.tdes(root, &ksn),

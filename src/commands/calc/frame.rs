@@ -14,7 +14,7 @@ use warifu_core::ksn::{Counter, Ksn};
 use warifu_core::opening;
 use warifu_core::reader::{self, MAX_OUTPUT_LEN, Parsed};
 
-use super::{Root, RootKey, hex_bytes, upper_hex};
+use super::{Root, RootKey, digits, upper_hex};
 
 /// Read, and with a key open, one output of a device.
 #[derive(Args)]
@@ -96,7 +96,7 @@ impl Frame {
         let key = self.key.as_deref().map(tdes_key).transpose()?;
         let mut readings = vec![input.to_vec()];
         if let Ok(text) = std::str::from_utf8(input)
-            && let Ok(bytes) = hex_bytes("input", text)
+            && let Ok(bytes) = digits::bytes("input", text)
         {
             readings.push(bytes);
         }
