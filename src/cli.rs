@@ -83,7 +83,7 @@ impl Cli {
             Command::Audit(command) => command.run(&file),
             Command::Hsm(command) => command.run(&file),
             Command::Pki(command) => command.run(),
-            Command::Calc(command) => command.run().or_exit(Exit::Refused, "compute"),
+            Command::Calc(command) => command.run(),
         }
     }
 }
