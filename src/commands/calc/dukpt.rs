@@ -19,7 +19,8 @@ pub(super) struct Dukpt {
     scheme: SchemeArg,
     #[command(flatten)]
     root: RootKey,
-    /// Key serial number, hex: 12 bytes for AES (8, the initial key id, with --update-key), 8 to 10 for TDES.
+    /// Key serial number, hex. AES: 12 bytes, or 10 as hosts of the older kind send it (or 8, the initial key id, with
+    /// --update-key). TDES: 8 to 10 bytes.
     #[arg(long, value_name = "HEX")]
     ksn: String,
     /// What the working key is for [default: data-encryption, or data-request for TDES].
@@ -125,10 +126,11 @@ impl Dukpt {
         Ok(AesStart { root, ksn: ksn.with_counter(aes::UPDATE_KEY_COUNTER), usage: KeyUsage::KeyEncryption })
     }
 
-    /// The KSN, also without a counter where that is known.
+    /// The KSN, also as hosts of the older kind send it, or without a counter where it is known.
     fn aes_ksn(&self, bytes: &[u8]) -> Result<AesKsn> {
         match *bytes {
             [a, b, c, d, e, f, g, h] if self.update_key => Ok(AesKsn::new([a, b, c, d, e, f, g, h, 0, 0, 0, 0])),
+            [a, b, c, d, e, f, g, h, i, j] => Ok(AesKsn::from_ksn80(&[a, b, c, d, e, f, g, h, i, j])),
             _ => AesKsn::parse(bytes).map_err(|error| anyhow!("--ksn: {error}")),
         }
     }
