@@ -85,7 +85,7 @@ impl Cli {
             Command::Hsm(command) => command.run(&file),
             Command::Pki(command) => command.run(),
             Command::Bench(command) => command.run(),
-            Command::Calc(command) => command.run().or_exit(Exit::Refused, "compute"),
+            Command::Calc(command) => command.run(),
         }
     }
 }

@@ -128,6 +128,14 @@ fn the_sdk_has_no_type_that_can_hold_a_card_number() {
 }
 
 #[test]
+fn a_track_3_in_clear_is_read_by_the_bench_alone() {
+    for folder in ["hsm/src", "actors/src", "sdk/src"] {
+        never_named(folder, &["clear_track3"], &[]);
+    }
+    never_named("src", &["clear_track3"], &["src/commands/calc/"]);
+}
+
+#[test]
 fn no_proto_field_can_carry_card_data() {
     for path in files("sdk/proto", ".proto") {
         for (number, line) in code_lines(&path) {

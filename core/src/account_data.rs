@@ -197,7 +197,9 @@ impl Draft {
             // In a keyed frame the place of track 3 holds address data, which nobody here asks for.
             SectionKind::Track3 if frame.entry() == Entry::Keyed => Ok(()),
             SectionKind::Track3 => self.read_track3(meant),
-            SectionKind::Tracks12 { track1_len } => self.read_joined_tracks(meant, track1_len),
+            SectionKind::JoinedTracks { track1_len, track2_len } => {
+                self.read_joined_tracks(meant, [track1_len, track2_len])
+            }
             SectionKind::Keyed => self.read_keyed(meant),
         }?;
         self.agrees_with(section.shown)

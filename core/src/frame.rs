@@ -78,10 +78,13 @@ pub enum SectionKind {
     Track2,
     /// Track 3.
     Track3,
-    /// Tracks 1 and 2 after each other in one message; `track1_len` bytes belong to track 1.
-    Tracks12 {
+    /// Tracks 1, 2 and 3 after each other in one message; those of length zero are not there. What is left behind
+    /// track 2 is track 3.
+    JoinedTracks {
         /// Clear length of track 1.
         track1_len: usize,
+        /// Clear length of track 2.
+        track2_len: usize,
     },
     /// `PAN=YYMM=[CVV]`.
     Keyed,

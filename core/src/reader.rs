@@ -2,7 +2,8 @@
 //!
 //! A parser here takes one complete device output and gives back its ciphertext, its key serial number and
 //! what it shows of the card in clear, or refuses it. It knows no key. What it keeps is what may be printed:
-//! ciphertext and masks. Masked names, clear track 3 and other text of the card are dropped.
+//! ciphertext and masks. Masked names, clear track 3 and other text of the card are dropped; who
+//! wants track 3 all the same asks [`clear_track3`].
 //!
 //! Vendors' outputs are not authenticated: their LRC, sums and CRCs catch accidents only.
 
@@ -17,9 +18,12 @@ mod shown;
 pub use detect::detect;
 pub use extent::{Extent, extent};
 
+use fields::Form;
+
 use crate::card::MaskedPan;
 use crate::device::{Format, Profile};
 use crate::frame::{FrameError, SealedFrame};
+use crate::secret::SecretBytes;
 
 /// Longest device output this build takes, in bytes or characters.
 pub const MAX_OUTPUT_LEN: usize = 4096;
@@ -90,6 +94,16 @@ pub fn parse_with_hints(profile: &Profile, bytes: &[u8]) -> Result<Parsed, Frame
         Format::IdTechKeyboard => idtech::parse_keyboard(profile.key, line(bytes)),
         Format::MagTekKeyboard => magtek::keyboard::parse(profile.key, line(bytes)),
         Format::MagTekHid => magtek::hid::parse(profile.key, bytes),
+    }
+}
+
+/// Track 3 as an output carries it in clear, where its layout allows that (ID TECH original). It may hold a card number,
+/// so it is no part of a [`Parsed`]; only a bench, which shows what a device sent, has a use for it.
+pub fn clear_track3(format: Format, bytes: &[u8]) -> Option<SecretBytes> {
+    match format {
+        Format::IdTechBinary => idtech::clear_track3(Form::Binary, bytes),
+        Format::IdTechKeyboard => idtech::clear_track3(Form::Text, line(bytes)),
+        Format::Native | Format::MagTekKeyboard | Format::MagTekHid => None,
     }
 }
 

@@ -101,7 +101,8 @@ impl Number {
         }
     }
 
-    /// Cuts a track with sentinels, and checks the LRC character if there is one.
+    /// Cuts a track with sentinels, and checks the LRC character if there is one. The fields of tracks 1 and 2 are
+    /// read elsewhere, and their characters with them; nobody reads track 3 further, so its characters are checked here.
     pub fn frame(self, text: &[u8]) -> Result<Framed<'_>, TrackError> {
         if text.len() > MAX_TRACK_LEN {
             return Err(TrackError::Characters);
@@ -110,7 +111,12 @@ impl Number {
         let end = text.iter().position(|c| *c == b'?').ok_or(TrackError::Sentinel)?;
         let (track, after) = text.split_at_checked(end + 1).ok_or(TrackError::Sentinel)?;
         let body = match track {
-            [start, body @ .., b'?'] if self.is_start(*start) => body,
+            [start, body @ .., b'?'] if self.is_start(*start) => {
+                if self == Self::Three && !body.iter().all(|c| track3_holds(*start, *c)) {
+                    return Err(TrackError::Characters);
+                }
+                body
+            }
             _ => return Err(TrackError::Sentinel),
         };
         let lrc = match after {
@@ -119,6 +125,15 @@ impl Number {
             _ => return Err(TrackError::Lrc),
         };
         Ok(Framed { track, body, lrc })
+    }
+}
+
+/// Whether track 3 can hold a character between its sentinels: those of the numeric set (ISO/IEC 4909), or, under the
+/// start sentinels of AAMVA cards, which readers send for it too, those of track 1.
+fn track3_holds(start: u8, character: u8) -> bool {
+    match start {
+        b'%' | b'#' | b'!' => (0x20..=0x5F).contains(&character),
+        _ => (0x30..=0x3F).contains(&character),
     }
 }
 
@@ -230,6 +245,20 @@ mod tests {
         }
         assert_eq!(Number::Two.frame(b";4266841088889999=08091").err(), Some(TrackError::Sentinel));
         assert_eq!(Number::Two.frame(b"%4266841088889999=0809?").err(), Some(TrackError::Sentinel));
+    }
+
+    #[test]
+    fn a_track_3_holds_the_characters_of_its_alphabet_only() {
+        for good in [
+            &b";011234567890123445=724724000000000000300020200099010===1=1000?"[..],
+            b"+5163499080020445=000000000000?",
+            b"#\"  ABCDE12-X?",
+        ] {
+            assert_eq!(Number::Three.frame(good).err(), None);
+        }
+        for bad in [&b";\x01\x02\xff\x80abc?"[..], b";01123456A=1?", b"+01 =1?", b";01*=1?", b"#abc?"] {
+            assert_eq!(Number::Three.frame(bad).err(), Some(TrackError::Characters));
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@ use warifu_core::device::{Format, Profile};
 use warifu_core::frame::{Entry, FrameError, FrameKey};
 use warifu_core::key::TdesKey;
 use warifu_core::reader;
+use warifu_core::secret::SecretBytes;
 use warifu_core::track::Number;
 
 use bench::build::{
@@ -129,6 +130,26 @@ fn the_enhanced_layout_opens_with_every_option() {
 }
 
 #[test]
+fn a_track_3_that_is_none_is_noise() {
+    let [track1, track2, _] = Enhanced::default().tracks;
+    let garbage: [Vec<u8>; 4] = [
+        with_lrc(Number::Three, b";\x01\x02\xff\x80abc?"),
+        with_lrc(Number::Three, b"0011234567890123445=1?"),
+        with_lrc(Number::Three, b";0112345678 0123445=1?"),
+        b";011234567890123445=1".to_vec(),
+    ];
+    for track3 in garbage {
+        let joined = all_joined(Writing::Binary, [TRACK1, TRACK2, &track3]);
+        let tracks = [track1.clone(), track2.clone(), Some(track3)];
+        let apart = Enhanced { tracks, ..Enhanced::default() }.write(Writing::Binary);
+        for bytes in [apart, joined] {
+            let frame = reader::parse(&profile(Format::IdTechBinary), &bytes).unwrap();
+            assert_eq!(open(&frame, TEST_BDK).err(), Some(AccountDataError::Noise));
+        }
+    }
+}
+
+#[test]
 fn a_device_set_to_another_key_uses_it_unless_the_frame_names_its_own() {
     let set = Profile { format: Format::IdTechBinary, key: Some(TdesKey::DataRequestVariant) };
     let variant = FrameKey::Tdes(TdesKey::DataRequestVariant);
@@ -228,7 +249,7 @@ fn the_original_layout_opens_in_all_its_forms() {
     let joined = |tracks: &[&[u8]]| raw(seal(DATA_KEY, &tracks.concat()));
     let head = |tracks: [&[u8]; 3]| raw([0x00, 0x3F, len(tracks[0]), len(tracks[1]), len(tracks[2])]);
     let all: [&[u8]; 3] = [&track1, &track2, &track3];
-    let forms: [(Vec<Part>, Option<&[u8]>); 4] = [
+    let forms: [(Vec<Part>, Option<&[u8]>, Option<&[u8]>); 5] = [
         // Track 3 in clear, a hash for each of the others.
         (
             vec![
@@ -240,9 +261,27 @@ fn the_original_layout_opens_in_all_its_forms() {
                 raw([0; 40]),
             ],
             None,
+            Some(&track3),
+        ),
+        // The same with three hashes.
+        (
+            vec![
+                head(all),
+                characters(mask(TRACK1)),
+                characters(mask(TRACK2)),
+                characters(&track3[..]),
+                joined(&all[..2]),
+                raw([0; 60]),
+            ],
+            None,
+            Some(&track3),
         ),
         // All three encrypted, three hashes.
-        (vec![head(all), characters(mask(TRACK1)), characters(mask(TRACK2)), joined(&all), raw([0; 60])], Some(TRACK3)),
+        (
+            vec![head(all), characters(mask(TRACK1)), characters(mask(TRACK2)), joined(&all), raw([0; 60])],
+            Some(TRACK3),
+            None,
+        ),
         // No track 3, three hashes all the same.
         (
             vec![
@@ -252,6 +291,7 @@ fn the_original_layout_opens_in_all_its_forms() {
                 joined(&all[..2]),
                 raw([0; 60]),
             ],
+            None,
             None,
         ),
         // No track 3, two hashes.
@@ -264,14 +304,24 @@ fn the_original_layout_opens_in_all_its_forms() {
                 raw([0; 40]),
             ],
             None,
+            None,
         ),
     ];
-    for (mut parts, read3) in forms {
+    for (mut parts, read3, sent3) in forms {
         parts.push(raw(bench::build::KSN));
         for writing in Writing::ALL {
             let card = read(format(writing), &idtech(writing, &parts));
             is_the_swiped_card(&card);
             assert_eq!(card.track3(), read3);
+            let clear = reader::clear_track3(format(writing), &idtech(writing, &parts));
+            assert_eq!(clear.as_ref().map(SecretBytes::expose), sent3);
+        }
+        // What stands in the place of a track 3 in clear and is none is not given out.
+        if sent3.is_some() {
+            parts[3] = characters(&[&TRACK3[..20], b"\xFF", &TRACK3[21..], b"0"].concat()[..]);
+            let bytes = idtech(Writing::Binary, &parts);
+            is_the_swiped_card(&read(Format::IdTechBinary, &bytes));
+            assert!(reader::clear_track3(Format::IdTechBinary, &bytes).is_none());
         }
         // None of the forms has this length.
         parts.insert(parts.len() - 1, raw([0; 5]));
@@ -281,6 +331,54 @@ fn the_original_layout_opens_in_all_its_forms() {
         [head([&[], &track2, &[]]), characters(mask(TRACK2)), joined(&[&track2]), raw([0; 20]), raw(bench::build::KSN)];
     let card = read(Format::IdTechBinary, &idtech(Writing::Binary, &only2));
     assert_eq!((card.track1(), card.track2()), (None, Some(TRACK2)));
+}
+
+/// The original layout with these tracks joined in one message, and three hashes.
+fn all_joined(writing: Writing, tracks: [&[u8]; 3]) -> Vec<u8> {
+    let [len1, len2, len3] = tracks.map(|track| u8::try_from(track.len()).unwrap());
+    let masked = |track: &[u8], whole: &[u8]| {
+        let mut masked = mask(whole);
+        masked.truncate(track.len());
+        characters(masked)
+    };
+    let parts = [
+        raw([0x00, 0x3F, len1, len2, len3]),
+        masked(tracks[0], TRACK1),
+        masked(tracks[1], TRACK2),
+        raw(seal(DATA_KEY, &tracks.concat())),
+        raw([0; 60]),
+        raw(bench::build::KSN),
+    ];
+    idtech(writing, &parts)
+}
+
+#[test]
+fn joined_tracks_are_cut_by_the_lengths_of_the_header() {
+    let with = [with_lrc(Number::One, TRACK1), with_lrc(Number::Two, TRACK2), with_lrc(Number::Three, TRACK3)];
+    let without = [TRACK1.to_vec(), TRACK2.to_vec(), TRACK3.to_vec()];
+    for tracks in [with, without] {
+        // Which of the tracks the reader could read: bit 0 is track 1.
+        for there in [0b111, 0b110, 0b101, 0b011, 0b010, 0b001] {
+            let sent = [0, 1, 2].map(|place| if there >> place & 1 == 1 { &tracks[place][..] } else { &[] });
+            for writing in Writing::ALL {
+                let card = read(format(writing), &all_joined(writing, sent));
+                assert_eq!(card.tracks_as_read().map(Option::unwrap_or_default), sent, "{there:03b}");
+            }
+        }
+    }
+}
+
+#[test]
+fn joined_tracks_of_other_lengths_than_the_header_says_are_noise() {
+    let [track1, track2] = [with_lrc(Number::One, TRACK1), with_lrc(Number::Two, TRACK2)];
+    let mut bytes = all_joined(Writing::Binary, [&track1, &track2, &[]]);
+    // One character less of track 1, one more of track 2; the masks are cut elsewhere and nothing else moves.
+    bytes[5] -= 1;
+    bytes[6] += 1;
+    let inner = &bytes[3..bytes.len() - 3];
+    let bytes = idtech(Writing::Binary, &[raw(inner)]);
+    let parsed = reader::parse(&profile(Format::IdTechBinary), &bytes);
+    assert_eq!(open(&parsed.unwrap(), TEST_BDK).err(), Some(AccountDataError::Noise));
 }
 
 #[test]

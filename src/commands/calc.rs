@@ -4,14 +4,21 @@
 //! on a command line. Nothing of the running server is used.
 
 mod counter;
+mod digits;
 mod dukpt;
 mod frame;
+mod input;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value};
 use warifu_core::key::KeyBytes;
 use warifu_core::ksn::Scheme;
+
+use crate::exit::{Attempt as _, Exit, Failure};
+
+/// Completes "could not ...".
+const COMPUTE: &str = "compute";
 
 /// What an integrator computes at the bench. Test keys only.
 #[derive(Args)]
@@ -22,7 +29,9 @@ Examples:
   warifu calc counter --scheme tdes --counter 0FF800
   warifu calc frame --bdk 0123456789ABCDEFFEDCBA9876543210 reader-output.txt
 
-Exit codes: 0 computed, 1 refused (the reason is on stderr), 2 wrong usage.")]
+Hex is upper or lower case; one 0x before it and white space in it are passed over.
+
+Exit codes: 0 computed, 1 refused (the reason is on stderr), 2 wrong usage: an argument is not what it must be.")]
 pub(crate) struct Calc {
     #[command(subcommand)]
     command: Command,
@@ -70,13 +79,13 @@ enum Root {
 
 impl Calc {
     /// Computes and prints.
-    pub(crate) fn run(self) -> Result<()> {
+    pub(crate) fn run(self) -> Result<(), Failure> {
         let answer = match self.command {
             Command::Dukpt(dukpt) => dukpt.run()?,
-            Command::Counter(counter) => counter.run()?,
+            Command::Counter(counter) => counter.run().or_exit(Exit::Usage, COMPUTE)?,
             Command::Frame(frame) => frame.run()?,
         };
-        print(&answer, self.json)
+        print(&answer, self.json).or_exit(Exit::Internal, COMPUTE)
     }
 }
 
@@ -90,31 +99,36 @@ impl From<SchemeArg> for Scheme {
 }
 
 impl RootKey {
-    fn parse(&self, scheme: Scheme) -> Result<Root> {
+    fn parse(&self) -> Result<Root> {
         warn_test_keys();
         let (name, hex) = match (&self.bdk, &self.ik) {
             (Some(hex), _) => ("--bdk", hex),
             (None, Some(hex)) => ("--ik", hex),
             (None, None) => bail!("give --bdk or --ik"),
         };
-        let bytes = zeroize::Zeroizing::new(hex_bytes(name, hex)?);
+        let bytes = zeroize::Zeroizing::new(digits::bytes(name, hex)?);
         let key = KeyBytes::copied(&bytes).map_err(|error| anyhow!("{name}: {error}"))?;
-        if scheme == Scheme::Tdes && bytes.len() != 16 {
-            bail!("{name}: a TDES DUKPT key has 16 bytes, not {}", bytes.len());
-        }
         Ok(if self.bdk.is_some() { Root::Bdk(key) } else { Root::Ik(key) })
+    }
+}
+
+impl Root {
+    /// Itself, if the scheme has keys of its length.
+    fn of(self, scheme: Scheme) -> Result<Self> {
+        let (name, key) = match &self {
+            Self::Bdk(key) => ("--bdk", key),
+            Self::Ik(key) => ("--ik", key),
+        };
+        match (scheme, key.key_len().bytes()) {
+            (Scheme::Aes, _) | (Scheme::Tdes, 16) => Ok(self),
+            (Scheme::Tdes, len) => bail!("{name}: a TDES DUKPT key has 16 bytes, not {len}"),
+        }
     }
 }
 
 #[expect(clippy::print_stderr, reason = "a command's word to its user")]
 fn warn_test_keys() {
     eprintln!("warifu calc: for TEST keys and TEST cards only; what you type and see here is not protected");
-}
-
-/// Decodes hex, forgiving white space, and names the argument that is wrong.
-fn hex_bytes(name: &str, text: &str) -> Result<Vec<u8>> {
-    let digits: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
-    hex::decode(&digits).map_err(|error| anyhow!("{name}: not hex: {error}"))
 }
 
 fn upper_hex(bytes: &[u8]) -> String {

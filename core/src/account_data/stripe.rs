@@ -20,19 +20,22 @@ impl Draft {
         }
     }
 
-    /// Tracks 1 and 2 as one text: the first `track1_len` bytes are track 1. Some readers append track 3.
-    pub(super) fn read_joined_tracks(&mut self, text: &[u8], track1_len: usize) -> Result<(), AccountDataError> {
-        let (track1, rest) = text.split_at_checked(track1_len).ok_or(AccountDataError::Sections)?;
+    /// Tracks 1, 2 and 3 as one text, cut by the lengths the reader gave: not every reader sends an LRC character,
+    /// and one may look like anything. What has no length was not read.
+    pub(super) fn read_joined_tracks(
+        &mut self,
+        text: &[u8],
+        [track1_len, track2_len]: [usize; 2],
+    ) -> Result<(), AccountDataError> {
+        // Text that ends in zeros before its lengths do is no track.
+        let (track1, rest) = text.split_at_checked(track1_len).ok_or(AccountDataError::Noise)?;
+        let (track2, track3) = rest.split_at_checked(track2_len).ok_or(AccountDataError::Noise)?;
         if !track1.is_empty() {
             self.read_track1(track1)?;
         }
-        if rest.is_empty() {
-            return Ok(());
+        if !track2.is_empty() {
+            self.read_track2(track2)?;
         }
-        // Behind the end sentinel stands the LRC character, which may look like anything.
-        let end = rest.iter().position(|c| *c == b'?').ok_or(AccountDataError::Noise)?;
-        let (track2, track3) = rest.split_at_checked(end + 2).unwrap_or((rest, &[]));
-        self.read_track2(track2)?;
         if track3.is_empty() { Ok(()) } else { self.read_track3(track3) }
     }
 

@@ -1,11 +1,11 @@
 //! `calc counter`: the next counter a conforming device uses.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 use warifu_core::ksn::{Counter, Scheme};
 
-use super::SchemeArg;
+use super::{SchemeArg, digits};
 
 /// The next counter a device may use.
 #[derive(Args)]
@@ -13,7 +13,7 @@ pub(super) struct NextCounter {
     /// Which DUKPT.
     #[arg(long)]
     scheme: SchemeArg,
-    /// The counter before it, hex: up to 8 digits for AES, 6 for TDES.
+    /// The counter before it, hex: 32 bits for AES, 21 for TDES.
     #[arg(long, value_name = "HEX")]
     counter: String,
 }
@@ -21,10 +21,9 @@ pub(super) struct NextCounter {
 impl NextCounter {
     pub(super) fn run(self) -> Result<Map<String, Value>> {
         let scheme = Scheme::from(self.scheme);
-        let digits = self.counter.trim_start_matches("0x");
-        let counter = u32::from_str_radix(digits, 16).map_err(|error| anyhow!("--counter: not hex: {error}"))?;
+        let counter = digits::number("--counter", &self.counter)?;
         if counter > scheme.max_counter() {
-            bail!("--counter: {counter:X} is wider than the 21 bits of a TDES counter");
+            bail!("--counter: too large: {counter:X} is wider than the 21 bits of a TDES counter");
         }
         let hex = |counter: u32| match scheme {
             Scheme::Aes => format!("{counter:08X}"),

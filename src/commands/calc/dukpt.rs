@@ -8,7 +8,8 @@ use warifu_core::kcv;
 use warifu_core::key::{KeyBytes, KeyType, KeyUsage, TdesKey};
 use warifu_core::ksn::{AesKsn, Counter, Ksn, Scheme, TdesKsn};
 
-use super::{Root, RootKey, SchemeArg, hex_bytes, upper_hex};
+use super::{COMPUTE, Root, RootKey, SchemeArg, digits, upper_hex};
+use crate::exit::{Attempt as _, Exit, Failure};
 
 /// Derive DUKPT keys.
 #[derive(Args)]
@@ -18,7 +19,8 @@ pub(super) struct Dukpt {
     scheme: SchemeArg,
     #[command(flatten)]
     root: RootKey,
-    /// Key serial number, hex: 12 bytes for AES (8, the initial key id, with --update-key), 8 to 10 for TDES.
+    /// Key serial number, hex. AES: 12 bytes, or 10 as hosts of the older kind send it (or 8, the initial key id, with
+    /// --update-key). TDES: 8 to 10 bytes.
     #[arg(long, value_name = "HEX")]
     ksn: String,
     /// What the working key is for [default: data-encryption, or data-request for TDES].
@@ -86,47 +88,67 @@ enum TypeArg {
     Hmac256,
 }
 
+/// What an AES derivation starts from.
+struct AesStart {
+    root: Root,
+    ksn: AesKsn,
+    usage: KeyUsage,
+}
+
+/// What a TDES derivation starts from.
+struct TdesStart {
+    root: Root,
+    ksn: TdesKsn,
+    usage: TdesKey,
+}
+
 impl Dukpt {
-    pub(super) fn run(self) -> Result<Map<String, Value>> {
-        let scheme = Scheme::from(self.scheme);
-        let root = self.root.parse(scheme)?;
-        let ksn = hex_bytes("--ksn", &self.ksn)?;
-        match scheme {
-            Scheme::Aes => self.aes(root, &ksn),
-            Scheme::Tdes => self.tdes(root, &ksn),
+    pub(super) fn run(self) -> Result<Map<String, Value>, Failure> {
+        match Scheme::from(self.scheme) {
+            Scheme::Aes => {
+                let start = self.aes_start().or_exit(Exit::Usage, COMPUTE)?;
+                self.aes(start).or_exit(Exit::Refused, COMPUTE)
+            }
+            Scheme::Tdes => self.tdes_start().map(tdes).or_exit(Exit::Usage, COMPUTE),
         }
     }
 
-    fn aes(&self, root: Root, ksn: &[u8]) -> Result<Map<String, Value>> {
-        let ksn = match <[u8; 8]>::try_from(ksn) {
-            Ok(ik_id) if self.update_key => {
-                let [a, b, c, d, e, f, g, h] = ik_id;
-                AesKsn::new([a, b, c, d, e, f, g, h, 0xFF, 0xFF, 0xFF, 0xFF])
-            }
-            _ => AesKsn::parse(ksn).map_err(|error| anyhow!("--ksn: {error}"))?,
-        };
+    fn aes_start(&self) -> Result<AesStart> {
+        let root = self.root.parse()?.of(Scheme::Aes)?;
+        let ksn = self.aes_ksn(&digits::bytes("--ksn", &self.ksn)?)?;
+        if !self.update_key {
+            let usage = aes_usage(self.usage.unwrap_or(UsageArg::DataEncryption))?;
+            return Ok(AesStart { root, ksn, usage });
+        }
+        if !matches!(self.usage, None | Some(UsageArg::KeyEncryption)) {
+            bail!("--usage: the update key is for key-encryption, nothing else");
+        }
+        Ok(AesStart { root, ksn: ksn.with_counter(aes::UPDATE_KEY_COUNTER), usage: KeyUsage::KeyEncryption })
+    }
+
+    /// The KSN, also as hosts of the older kind send it, or without a counter where it is known.
+    fn aes_ksn(&self, bytes: &[u8]) -> Result<AesKsn> {
+        match *bytes {
+            [a, b, c, d, e, f, g, h] if self.update_key => Ok(AesKsn::new([a, b, c, d, e, f, g, h, 0, 0, 0, 0])),
+            [a, b, c, d, e, f, g, h, i, j] => Ok(AesKsn::from_ksn80(&[a, b, c, d, e, f, g, h, i, j])),
+            _ => AesKsn::parse(bytes).map_err(|error| anyhow!("--ksn: {error}")),
+        }
+    }
+
+    fn aes(&self, AesStart { root, ksn, usage }: AesStart) -> Result<Map<String, Value>> {
         let ik = match root {
             Root::Bdk(bdk) => aes::initial_key(&bdk, ksn.ik_id()),
             Root::Ik(ik) => ik,
         };
         let key_type = self.key_type.map_or(KeyType::aes(ik.key_len()), KeyType::from);
-        let mut answer = Map::new();
-        if self.update_key {
-            if !matches!(self.usage, None | Some(UsageArg::KeyEncryption)) {
-                bail!("--usage: the update key is for key-encryption, nothing else");
-            }
-            let key = aes::update_key(&ik, ksn.ik_id(), key_type)?;
-            let ksn = ksn.with_counter(aes::UPDATE_KEY_COUNTER);
-            answer.insert("ksn".into(), Ksn::Aes(ksn).to_string().into());
-            answer.insert("ik".into(), shown(&ik));
-            answer.insert("derivation_key".into(), shown(&aes::derivation_key(&ik, &ksn)));
-            answer.insert("working_key".into(), shown(&key));
-            return Ok(answer);
-        }
-        let usage = aes_usage(self.usage.unwrap_or(UsageArg::DataEncryption))?;
         let derivation_key = aes::derivation_key(&ik, &ksn);
-        let working_key = aes::working_key(&derivation_key, &ksn, usage, key_type)?;
-        describe(&mut answer, Ksn::Aes(ksn));
+        let mut answer = description(Ksn::Aes(ksn));
+        let working_key = if self.update_key {
+            answer.insert("note".into(), "counter 0xFFFFFFFF belongs to the update key, not to a transaction".into());
+            aes::update_key(&ik, ksn.ik_id(), key_type)?
+        } else {
+            aes::working_key(&derivation_key, &ksn, usage, key_type)?
+        };
         answer.insert("ik".into(), shown(&ik));
         answer.insert("ik_kcv".into(), upper_hex(&kcv::kcv_aes_cmac(&ik)).into());
         answer.insert("derivation_key".into(), shown(&derivation_key));
@@ -134,28 +156,31 @@ impl Dukpt {
         Ok(answer)
     }
 
-    fn tdes(&self, root: Root, ksn: &[u8]) -> Result<Map<String, Value>> {
+    fn tdes_start(&self) -> Result<TdesStart> {
         if self.update_key {
             bail!("--update-key: TDES DUKPT has no update key");
         }
         if self.key_type.is_some() {
             bail!("--type: TDES DUKPT derives two-key triple DES only; leave --type out");
         }
-        let ksn = TdesKsn::parse(ksn).map_err(|error| anyhow!("--ksn: {error}"))?;
-        let key = tdes_key(self.usage.unwrap_or(UsageArg::DataRequest))?;
-        let ik = match root {
-            Root::Bdk(bdk) => tdes::initial_key(&bdk, &ksn),
-            Root::Ik(ik) => ik,
-        };
-        let transaction_key = tdes::transaction_key(&ik, &ksn);
-        let mut answer = Map::new();
-        describe(&mut answer, Ksn::Tdes(ksn));
-        answer.insert("ik".into(), shown(&ik));
-        answer.insert("ik_kcv".into(), upper_hex(&kcv::kcv_tdes(&ik)).into());
-        answer.insert("transaction_key".into(), shown(&transaction_key));
-        answer.insert("working_key".into(), shown(&tdes::working_key(&transaction_key, key)));
-        Ok(answer)
+        let root = self.root.parse()?.of(Scheme::Tdes)?;
+        let ksn = TdesKsn::parse(&digits::bytes("--ksn", &self.ksn)?).map_err(|error| anyhow!("--ksn: {error}"))?;
+        Ok(TdesStart { root, ksn, usage: tdes_key(self.usage.unwrap_or(UsageArg::DataRequest))? })
     }
+}
+
+fn tdes(TdesStart { root, ksn, usage }: TdesStart) -> Map<String, Value> {
+    let ik = match root {
+        Root::Bdk(bdk) => tdes::initial_key(&bdk, &ksn),
+        Root::Ik(ik) => ik,
+    };
+    let transaction_key = tdes::transaction_key(&ik, &ksn);
+    let mut answer = description(Ksn::Tdes(ksn));
+    answer.insert("ik".into(), shown(&ik));
+    answer.insert("ik_kcv".into(), upper_hex(&kcv::kcv_tdes(&ik)).into());
+    answer.insert("transaction_key".into(), shown(&transaction_key));
+    answer.insert("working_key".into(), shown(&tdes::working_key(&transaction_key, usage)));
+    answer
 }
 
 fn shown(key: &KeyBytes) -> Value {
@@ -164,7 +189,8 @@ fn shown(key: &KeyBytes) -> Value {
 
 /// Says which transaction it is. An illegal counter is computed all the same, published vectors have some, and
 /// pointed out: a server refuses it.
-fn describe(answer: &mut Map<String, Value>, ksn: Ksn) {
+fn description(ksn: Ksn) -> Map<String, Value> {
+    let mut answer = Map::new();
     let legal = Counter::new(ksn.scheme(), ksn.raw_counter());
     answer.insert("ksn".into(), ksn.to_string().into());
     answer.insert("counter".into(), ksn.raw_counter().into());
@@ -172,6 +198,7 @@ fn describe(answer: &mut Map<String, Value>, ksn: Ksn) {
     if let Err(error) = legal {
         answer.insert("note".into(), error.to_string().into());
     }
+    answer
 }
 
 fn aes_usage(usage: UsageArg) -> Result<KeyUsage> {
