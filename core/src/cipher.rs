@@ -1,7 +1,7 @@
 //! CBC without padding, in place: what opens and closes the sections of a frame.
 //!
 //! Architecture invariant: no allocation and no copy of the data; every round key is wiped on drop, which the
-//! compiler checks through the `ZeroizeOnDrop` bounds.
+//! compiler checks through the `ZeroizeOnDrop` bounds. How AES-CBC is decrypted is the affair of [`crate::dukpt::lanes`].
 
 use aes::{Aes128, Aes192, Aes256};
 use cipher::array::Array;
@@ -9,6 +9,7 @@ use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockMode
 use des::{TdesEde2, TdesEde3};
 use zeroize::ZeroizeOnDrop;
 
+use crate::dukpt::lanes::Trusted;
 use crate::key::{KeyBytes, KeyLen};
 
 /// Data or a key the mode cannot take.
@@ -33,11 +34,12 @@ pub fn aes_cbc_encrypt(key: &KeyBytes, iv: &[u8; 16], data: &mut [u8]) -> Result
 
 /// Decrypts whole 16-byte blocks in place with AES-CBC of the key's length.
 pub fn aes_cbc_decrypt(key: &KeyBytes, iv: &[u8; 16], data: &mut [u8]) -> Result<(), CipherError> {
-    match key.key_len() {
-        KeyLen::K128 => decrypt::<Aes128>(key, iv, data),
-        KeyLen::K192 => decrypt::<Aes192>(key, iv, data),
-        KeyLen::K256 => decrypt::<Aes256>(key, iv, data),
+    let (blocks, rest) = data.as_chunks_mut::<16>();
+    if !rest.is_empty() {
+        return Err(CipherError::NotWholeBlocks);
     }
+    Trusted::best().cbc_decrypt(key.key_len(), key.padded(), iv, blocks);
+    Ok(())
 }
 
 /// Encrypts whole 8-byte blocks in place with triple-DES-CBC; 16-byte keys are two-key, 24-byte keys three-key.

@@ -9,6 +9,7 @@
 
 pub mod aes;
 pub mod cache;
+pub mod lanes;
 pub mod tdes;
 
 /// The counters on the way from the root to `counter`, each one derivation step from the one before: its one-bits

@@ -1,0 +1,59 @@
+//! AES on x86-64: what the processor was seen to have, and the calls into code compiled for it.
+//!
+//! Architecture invariant: the only `unsafe` of this crate is in this folder. A [`Detected`] is proof that the
+//! processor has what its path needs, so whoever holds one may call.
+
+#![allow(unsafe_code, reason = "code for optional instructions may be called only where the processor has them")]
+
+mod memory;
+mod single;
+
+use super::{Block, Data, Key, Path};
+use crate::key::KeyLen;
+
+/// A path whose instructions the processor has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Detected(Path);
+
+impl Detected {
+    /// Asks the processor.
+    pub(super) fn new(path: Path) -> Option<Self> {
+        let single = is_x86_feature_detected!("aes") && is_x86_feature_detected!("avx");
+        let has = match path {
+            Path::Portable => false,
+            Path::AesNi => single,
+            Path::Vaes256 => single && is_x86_feature_detected!("vaes") && is_x86_feature_detected!("avx2"),
+            Path::Vaes512 => {
+                single
+                    && is_x86_feature_detected!("vaes")
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+            }
+        };
+        has.then_some(Self(path))
+    }
+
+    pub(super) fn path(self) -> Path {
+        self.0
+    }
+
+    pub(super) fn derive(self, len: KeyLen, key: &Key, data: Data, new_len: KeyLen, derived: &mut Key) {
+        // SAFETY: every detected path includes AES-NI and AVX.
+        unsafe { single::derive(len, key, data, new_len, derived) }
+    }
+
+    pub(super) fn walk(self, len: KeyLen, key: &mut Key, data: Data, from: u32, to: u32) {
+        // SAFETY: every detected path includes AES-NI and AVX.
+        unsafe { single::walk(len, key, data, from, to) }
+    }
+
+    pub(super) fn chain(self, len: KeyLen, key: &Key, state: &mut Block, message: &[Block]) {
+        // SAFETY: every detected path includes AES-NI and AVX.
+        unsafe { single::chain(len, key, state, message) }
+    }
+
+    pub(super) fn cbc_decrypt(self, len: KeyLen, key: &Key, iv: &Block, blocks: &mut [Block]) {
+        // SAFETY: every detected path includes AES-NI and AVX.
+        unsafe { single::cbc_decrypt(len, key, iv, blocks) }
+    }
+}
