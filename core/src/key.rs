@@ -96,6 +96,11 @@ impl KeyBytes {
         &self.bytes
     }
 
+    /// The same, to be replaced in place; zeros must stay behind a short one.
+    pub(crate) fn padded_mut(&mut self) -> &mut [u8; MAX_KEY_LEN] {
+        &mut self.bytes
+    }
+
     /// Its length, which is public.
     pub fn key_len(&self) -> KeyLen {
         self.len

@@ -7,6 +7,9 @@
 //! computed is the affair of [`super::lanes`].
 //! Legality and freshness of a counter are the caller's checks; the arithmetic is defined for all 32 bits.
 
+mod walk;
+
+pub use self::walk::{Walk, derivation_keys, derivation_keys_on, working_keys, working_keys_on};
 use super::lanes::{Data, Trusted};
 pub use super::{parent, path};
 use crate::key::{KeyBytes, KeyLen, KeyType, KeyUsage};
@@ -116,9 +119,7 @@ pub fn working_key(
     usage: KeyUsage,
     key_type: KeyType,
 ) -> Result<KeyBytes, DeriveError> {
-    if strength(key_type) > derivation_key.key_len().bits() {
-        return Err(DeriveError::WorkingKeyStronger { derivation_key: derivation_key.key_len(), wanted: key_type });
-    }
+    strong_enough(derivation_key.key_len(), key_type)?;
     let data = data(usage, key_type, at_counter(ksn.ik_id(), ksn.raw_counter()));
     Ok(derive(derivation_key, data, key_type.key_len()))
 }
@@ -132,6 +133,14 @@ pub fn update_key(ik: &KeyBytes, ik_id: [u8; 8], key_type: KeyType) -> Result<Ke
     let [a, b, c, d, e, f, g, h] = ik_id;
     let ksn = AesKsn::new([a, b, c, d, e, f, g, h, 0, 0, 0, 0]).with_counter(UPDATE_KEY_COUNTER);
     working_key(&derivation_key(ik, &ksn), &ksn, KeyUsage::KeyEncryption, key_type)
+}
+
+/// No key comes from a weaker one.
+fn strong_enough(derivation_key: KeyLen, wanted: KeyType) -> Result<(), DeriveError> {
+    if strength(wanted) > derivation_key.bits() {
+        return Err(DeriveError::WorkingKeyStronger { derivation_key, wanted });
+    }
+    Ok(())
 }
 
 /// The last half of the initial key id, then the counter.

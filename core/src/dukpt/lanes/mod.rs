@@ -4,6 +4,7 @@
 //! Architecture invariant: what the instructions of the processor give is what the portable code gives; a path that
 //! fails to is not used. `unsafe` is in `x86` alone.
 
+mod batch;
 mod portable;
 mod proof;
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +15,8 @@ mod x86;
 
 use std::sync::OnceLock;
 
+use self::batch::Lanes;
+pub(crate) use self::batch::{Batch, Errand};
 use self::x86::Detected;
 use crate::key::{KeyLen, MAX_KEY_LEN};
 
@@ -33,6 +36,12 @@ impl Data {
     /// The head and the tail of each block.
     pub(crate) fn words(self) -> [[u64; 2]; 2] {
         [[self.head, self.tail], [self.head ^ (1 ^ 2) << 48, self.tail]]
+    }
+
+    /// The first of the blocks in memory.
+    fn first_block(self) -> Block {
+        let [first, _] = self.blocks();
+        first
     }
 
     /// The blocks in memory.
@@ -88,15 +97,26 @@ impl Trusted {
         *BEST.get_or_init(|| Path::ALL.into_iter().rev().find_map(Self::new).unwrap_or(Self::PORTABLE))
     }
 
-    /// This one, when the processor has it and it gives what the portable one gives. Proves it anew at each call.
+    /// This one, or the widest below it that can be trusted.
+    pub(crate) fn at_most(path: Path) -> Self {
+        Path::ALL.into_iter().rev().filter(|lower| *lower <= path).find_map(Self::new).unwrap_or(Self::PORTABLE)
+    }
+
+    /// This one, when the processor has it and it gives what the portable one gives, which is found out once.
     pub(crate) fn new(path: Path) -> Option<Self> {
-        match path {
-            Path::Portable => Some(Self::PORTABLE),
-            faster => {
-                let candidate = Self(Some(Detected::new(faster)?));
-                proof::agrees_with_portable(candidate).then_some(candidate)
-            }
-        }
+        static AES_NI: OnceLock<Option<Trusted>> = OnceLock::new();
+        static VAES_256: OnceLock<Option<Trusted>> = OnceLock::new();
+        static VAES_512: OnceLock<Option<Trusted>> = OnceLock::new();
+        let found = match path {
+            Path::Portable => return Some(Self::PORTABLE),
+            Path::AesNi => &AES_NI,
+            Path::Vaes256 => &VAES_256,
+            Path::Vaes512 => &VAES_512,
+        };
+        *found.get_or_init(|| {
+            let candidate = Self(Some(Detected::new(path)?));
+            proof::agrees_with_portable(candidate).then_some(candidate)
+        })
     }
 
     fn path(self) -> Path {

@@ -1,6 +1,6 @@
 //! On other processors than x86-64 nothing is detected, and the portable path serves all.
 
-use super::{Block, Data, Key, Path};
+use super::{Block, Data, Key, Lanes, Path};
 use crate::key::KeyLen;
 
 /// No path, so none of its methods can be called.
@@ -29,6 +29,14 @@ impl Detected {
     }
 
     pub(super) fn cbc_decrypt(self, _: KeyLen, _: &Key, _: &Block, _: &mut [Block]) {
+        match self {}
+    }
+
+    pub(super) fn lanes(self) -> usize {
+        match self {}
+    }
+
+    pub(super) fn derive_lanes(self, _: KeyLen, _: &mut Lanes, _: &[Block]) {
         match self {}
     }
 }

@@ -5,10 +5,14 @@
 
 #![allow(unsafe_code, reason = "code for optional instructions may be called only where the processor has them")]
 
+mod group;
 mod memory;
 mod single;
+mod xmm;
+mod ymm;
+mod zmm;
 
-use super::{Block, Data, Key, Path};
+use super::{Block, Data, Key, Lanes, Path};
 use crate::key::KeyLen;
 
 /// A path whose instructions the processor has.
@@ -55,5 +59,29 @@ impl Detected {
     pub(super) fn cbc_decrypt(self, len: KeyLen, key: &Key, iv: &Block, blocks: &mut [Block]) {
         // SAFETY: every detected path includes AES-NI and AVX.
         unsafe { single::cbc_decrypt(len, key, iv, blocks) }
+    }
+
+    /// How many keys it takes side by side.
+    pub(super) fn lanes(self) -> usize {
+        match self.0 {
+            Path::Portable => 1,
+            Path::AesNi => xmm::LANES,
+            Path::Vaes256 => ymm::LANES,
+            Path::Vaes512 => zmm::LANES,
+        }
+    }
+
+    /// Replaces the key of each of [`Detected::lanes`] by the encryption of its block under it, once for each step of
+    /// the plan.
+    pub(super) fn derive_lanes(self, len: KeyLen, lanes: &mut Lanes, plan: &[Block]) {
+        match self.0 {
+            Path::Portable => {}
+            // SAFETY: the path was detected, and its instructions are those of the kernel.
+            Path::AesNi => unsafe { xmm::derive(len, lanes, plan) },
+            // SAFETY: as above.
+            Path::Vaes256 => unsafe { ymm::derive(len, lanes, plan) },
+            // SAFETY: as above.
+            Path::Vaes512 => unsafe { zmm::derive(len, lanes, plan) },
+        }
     }
 }
