@@ -86,14 +86,16 @@ fn derive(path: Trusted, walks: &[Walk<'_>], last: Option<(KeyUsage, KeyType)>) 
     // Made where they stay, so that nothing secret is moved.
     let mut keys: Vec<KeyBytes> = walks.iter().map(|walk| KeyBytes::filled(new_len(walk), |_| {})).collect();
     let last = last.map(|(usage, key_type)| (data(usage, key_type, 0).head, key_type.key_len()));
-    for len in [KeyLen::K128, KeyLen::K192, KeyLen::K256] {
-        let numbers = (0..walks.len()).filter(|&number| walks[number].key_len() == len);
-        path.run(
-            Batch { len, node_head: node_data(len, [0; 8], 0).head, last },
-            numbers,
-            |number| walks[number].errand(),
-            &mut keys,
-        );
+    let batch = |len| Batch { len, node_head: node_data(len, [0; 8], 0).head, last };
+    let errand = |number: usize| walks[number].errand();
+    let Some(first) = walks.first().map(Walk::key_len) else { return keys };
+    if walks.iter().all(|walk| walk.key_len() == first) {
+        path.run(batch(first), 0..walks.len(), errand, &mut keys);
+    } else {
+        for len in [KeyLen::K128, KeyLen::K192, KeyLen::K256] {
+            let numbers: Vec<usize> = (0..walks.len()).filter(|&number| walks[number].key_len() == len).collect();
+            path.run(batch(len), numbers.into_iter(), errand, &mut keys);
+        }
     }
     keys
 }

@@ -48,15 +48,17 @@ impl Errand<'_> {
     }
 }
 
-/// The keys of the lanes, in the halves registers take, wiped on drop.
+/// The keys of the lanes, in the halves registers take, wiped on drop; and the public data they are to encrypt, with
+/// counter 0.
 pub(super) struct Lanes {
+    pub(super) data: [Block; MOST_LANES],
     pub(super) low: [Block; MOST_LANES],
     pub(super) high: [Block; MOST_LANES],
 }
 
 impl Lanes {
     fn new() -> Self {
-        Self { low: [[0; 16]; MOST_LANES], high: [[0; 16]; MOST_LANES] }
+        Self { data: [[0; 16]; MOST_LANES], low: [[0; 16]; MOST_LANES], high: [[0; 16]; MOST_LANES] }
     }
 
     fn put(&mut self, lane: usize, key: &Key) {
@@ -87,7 +89,7 @@ impl Trusted {
     pub(crate) fn run<'a>(
         self,
         batch: Batch,
-        numbers: impl Iterator<Item = usize> + Clone,
+        numbers: impl ExactSizeIterator<Item = usize>,
         errand: impl Fn(usize) -> Errand<'a>,
         places: &mut [KeyBytes],
     ) {
@@ -119,15 +121,15 @@ fn abreast<'a>(
     path: Trusted,
     detected: Detected,
     batch: Batch,
-    numbers: impl Iterator<Item = usize> + Clone,
+    numbers: impl ExactSizeIterator<Item = usize>,
     errand: impl Fn(usize) -> Errand<'a>,
     places: &mut [KeyBytes],
 ) {
     let width = detected.lanes();
     let new_len = batch.last.map_or(batch.len, |(_, len)| len);
     let order = longest_first(numbers, |number| errand(number).nodes());
+    let mut counters = vec![0; width * order.first().map_or(0, |(nodes, _)| rows(*nodes))];
     let mut lanes = Lanes::new();
-    let mut plan = Plan::new(batch, width, order.first().map_or(0, |(nodes, _)| *nodes));
     for group in order.chunks(width) {
         if group.len() < FEWEST {
             for (_, number) in group {
@@ -135,9 +137,17 @@ fn abreast<'a>(
             }
             continue;
         }
-        for (lane, (_, number)) in group.iter().enumerate() {
-            plan.set(lane, &errand(*number));
+        let mut ends = [0; MOST_LANES];
+        for ((lane, (_, number)), end) in group.iter().enumerate().zip(&mut ends) {
+            let errand = errand(*number);
+            *end = errand.to();
+            lanes.data[lane] = Data { head: batch.node_head, tail: errand.tail }.at(0).first_block();
         }
+        let ends = &ends[..width];
+        let longest = group.first().map_or(0, |(nodes, _)| rows(*nodes));
+        let ways = &mut counters[..width * longest];
+        climb(ends, ways);
+
         let mut started = 0;
         while let Some((left, _)) = group.get(started) {
             while let Some((nodes, number)) = group.get(started)
@@ -146,8 +156,13 @@ fn abreast<'a>(
                 lanes.put(started, errand(*number).key);
                 started += 1;
             }
-            let until = group.get(started).map(|(nodes, _)| *nodes);
-            detected.derive_lanes(batch.len, &mut lanes, plan.rows(*left, until));
+            let row = |left: u32| width * (longest - rows(left));
+            let until = group.get(started).map_or(ways.len(), |(nodes, _)| row(*nodes));
+            detected.derive_lanes(batch.len, &mut lanes, &[0; 16], &ways[row(*left)..until]);
+        }
+        if let Some((head, _)) = batch.last {
+            let change = Data { head: head ^ batch.node_head, tail: 0 }.first_block();
+            detected.derive_lanes(batch.len, &mut lanes, &change, ends);
         }
         for (lane, (_, number)) in group.iter().enumerate() {
             lanes.take(lane, new_len, places[*number].padded_mut());
@@ -155,71 +170,42 @@ fn abreast<'a>(
     }
 }
 
+/// Writes the ways that end at `ends`, a row of them for each step, from the last row up: a node's parent is above it.
+/// A way shorter than the others has zeros above it.
+fn climb(ends: &[u32], ways: &mut [u32]) {
+    let mut below: Option<&[u32]> = None;
+    for row in ways.rchunks_exact_mut(ends.len()) {
+        match below {
+            None => row.copy_from_slice(ends),
+            Some(below) => row.iter_mut().zip(below).for_each(|(above, node)| *above = parent(*node)),
+        }
+        below = Some(row);
+    }
+}
+
 /// The numbers with the nodes of their ways, by one pass that counts and one that places.
-fn longest_first(numbers: impl Iterator<Item = usize> + Clone, nodes: impl Fn(usize) -> u32) -> Vec<(u32, usize)> {
+fn longest_first(numbers: impl ExactSizeIterator<Item = usize>, nodes: impl Fn(usize) -> u32) -> Vec<(u32, usize)> {
     let mut ends = [0; 33];
-    numbers.clone().for_each(|number| ends[rows(nodes(number))] += 1);
+    let found: Vec<_> = numbers
+        .map(|number| {
+            let nodes = nodes(number);
+            ends[rows(nodes)] += 1;
+            (nodes, number)
+        })
+        .collect();
     let mut before = 0;
     for end in ends.iter_mut().rev() {
         before += std::mem::replace(end, before);
     }
-    let mut order = vec![(0, 0); before];
-    for number in numbers {
-        let nodes = nodes(number);
-        let end = &mut ends[rows(nodes)];
-        order[*end] = (nodes, number);
+    let mut order = vec![(0, 0); found.len()];
+    for entry in found {
+        let end = &mut ends[rows(entry.0)];
+        order[*end] = entry;
         *end += 1;
     }
     order
 }
 
-/// The derivation data of every lane, a row for each step. The last row is that of the last keys, if there are any.
-struct Plan {
-    blocks: Vec<Block>,
-    width: usize,
-    /// Where the rows of nodes end.
-    nodes_end: usize,
-}
-
-impl Plan {
-    /// For ways of at most so many nodes.
-    fn new(batch: Batch, width: usize, nodes: u32) -> Self {
-        let nodes_end = rows(nodes) * width;
-        let mut blocks = vec![Data { head: batch.node_head, tail: 0 }.first_block(); nodes_end];
-        if let Some((head, _)) = batch.last {
-            blocks.resize(nodes_end + width, Data { head, tail: 0 }.first_block());
-        }
-        Self { blocks, width, nodes_end }
-    }
-
-    /// Writes the way of a lane, from its end up: each node is the parent of the one below it.
-    fn set(&mut self, lane: usize, errand: &Errand<'_>) {
-        let id = errand.tail & !u64::from(u32::MAX);
-        let (above, last) = self.blocks.split_at_mut(self.nodes_end);
-        if let Some(block) = last.get_mut(lane) {
-            set_tail(block, errand.tail);
-        }
-        let mut counter = errand.to();
-        let mut at = above.len() + lane;
-        for _ in 0..errand.nodes() {
-            at -= self.width;
-            set_tail(&mut above[at], id | u64::from(counter));
-            counter = parent(counter);
-        }
-    }
-
-    /// From `left` nodes before the end until `until` nodes before it, or to the very end.
-    fn rows(&self, left: u32, until: Option<u32>) -> &[Block] {
-        let before_end = |nodes| self.nodes_end - self.width * rows(nodes);
-        &self.blocks[before_end(left)..until.map_or(self.blocks.len(), before_end)]
-    }
-}
-
 fn rows(nodes: u32) -> usize {
     usize::try_from(nodes).expect("at most the 32 bits of a counter")
-}
-
-fn set_tail(block: &mut Block, tail: u64) {
-    let (halves, _) = block.as_chunks_mut::<8>();
-    halves[1] = tail.to_be_bytes();
 }

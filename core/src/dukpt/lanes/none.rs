@@ -36,7 +36,7 @@ impl Detected {
         match self {}
     }
 
-    pub(super) fn derive_lanes(self, _: KeyLen, _: &mut Lanes, _: &[Block]) {
+    pub(super) fn derive_lanes(self, _: KeyLen, _: &mut Lanes, _: &Block, _: &[u32]) {
         match self {}
     }
 }

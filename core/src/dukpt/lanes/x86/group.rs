@@ -40,6 +40,21 @@ const fn source(at: usize, rotations: usize, shifts: usize) -> usize {
 /// The numbers of the bytes as a shuffle reads them.
 const BYTES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
+/// The indices by which a shuffle brings word `from` of four, and those after it, each to the end of a block of its own,
+/// first byte first, with zeros before it.
+pub(super) const fn places<const PIECES: usize>(from: usize) -> [[u8; 16]; PIECES] {
+    const NONE: u8 = 0x80;
+    let mut indices = [[NONE; 16]; PIECES];
+    let mut piece = 0;
+    while piece < PIECES {
+        let word = 4 * ((from + piece) % 4);
+        let [.., a, b, c, d] = &mut indices[piece];
+        (*a, *b, *c, *d) = (BYTES[word + 3], BYTES[word + 2], BYTES[word + 1], BYTES[word]);
+        piece += 1;
+    }
+    indices
+}
+
 /// The kernels for one width: its register, how many 128-bit pieces that has, and its instructions by what they do.
 macro_rules! kernels {
     (
@@ -53,7 +68,7 @@ macro_rules! kernels {
     ) => {
         use std::ptr;
 
-        use crate::dukpt::lanes::x86::group::{enter, leave};
+        use crate::dukpt::lanes::x86::group::{enter, leave, places};
         use crate::dukpt::lanes::x86::memory;
         use crate::dukpt::lanes::{Block, Lanes};
         use crate::key::KeyLen;
@@ -67,14 +82,16 @@ macro_rules! kernels {
         /// The same block of all lanes: a quarter of the lanes each or, transposed, a word each.
         type Four = [Abreast; 4];
 
-        /// Replaces the key of each lane by the encryption of its block under it, once for each step of the plan.
+        /// Replaces the key of each lane by the encryption under it of the lane's data, with `change` added to their
+        /// head and each counter in turn for their tail's end: a row of the lanes' counters for every step.
         #[target_feature(enable = $features)]
-        pub(super) fn derive(len: KeyLen, lanes: &mut Lanes, plan: &[Block]) {
-            let (plan, _) = plan.as_chunks::<LANES>();
+        pub(super) fn derive(len: KeyLen, lanes: &mut Lanes, change: &Block, counters: &[u32]) {
+            let (rows, _) = counters.as_chunks::<LANES>();
+            let data = add(load(&lanes.data), [spread(change); 4]);
             let mut low = load(&lanes.low);
             if len == KeyLen::K128 {
-                for step in plan {
-                    let mut state = add(low, load(step));
+                for row in rows {
+                    let mut state = add(low, add(data, tails(row)));
                     let last = rounds_128(low, |_, key| state = encrypt(state, key));
                     low = encrypt_last(state, last);
                 }
@@ -82,8 +99,9 @@ macro_rules! kernels {
             }
             let mut high = load(&lanes.high);
             let second = [spread(&[0, 1 ^ 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]); 4];
-            for step in plan {
-                let mut states = [add(low, load(step)), add(add(low, load(step)), second)];
+            for row in rows {
+                let first = add(low, add(data, tails(row)));
+                let mut states = [first, add(first, second)];
                 let each = |_, key| states = [encrypt(states[0], key), encrypt(states[1], key)];
                 let last = match len {
                     KeyLen::K192 => rounds_192(low, high, each),
@@ -93,6 +111,22 @@ macro_rules! kernels {
             }
             store(low, &mut lanes.low);
             store(high, &mut lanes.high);
+        }
+
+        /// The lanes' counters, each at the end of its block.
+        #[inline]
+        #[target_feature(enable = $features)]
+        fn tails(row: &[u32; LANES]) -> Four {
+            const PLACES: [[Block; $PIECES]; 4] =
+                [places(0), places($PIECES), places(2 * $PIECES), places(3 * $PIECES)];
+            let (quads, _) = row.as_chunks::<4>();
+            let tail = |set: usize, at: usize| {
+                let quad = $spread(memory::load_words(&quads[$PIECES * set + at * $PIECES / 4]));
+                // SAFETY: the bytes of a whole register are readable there, and the instruction asks for no alignment.
+                let places = unsafe { $load(ptr::from_ref::<[Block; $PIECES]>(&PLACES[at]).cast()) };
+                $shuffle(quad, places)
+            };
+            [each(|set| tail(set, 0)), each(|set| tail(set, 1)), each(|set| tail(set, 2)), each(|set| tail(set, 3))]
         }
 
         /// The keys of the rounds 1 to 9 in turn; returns those of the last.

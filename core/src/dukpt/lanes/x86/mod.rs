@@ -71,17 +71,17 @@ impl Detected {
         }
     }
 
-    /// Replaces the key of each of [`Detected::lanes`] by the encryption of its block under it, once for each step of
-    /// the plan.
-    pub(super) fn derive_lanes(self, len: KeyLen, lanes: &mut Lanes, plan: &[Block]) {
+    /// Replaces the key of each lane by the encryption under it of the lane's data, with `change` added to their head
+    /// and each counter in turn for their tail's end: a row of the lanes' counters for every step.
+    pub(super) fn derive_lanes(self, len: KeyLen, lanes: &mut Lanes, change: &Block, counters: &[u32]) {
         match self.0 {
             Path::Portable => {}
             // SAFETY: the path was detected, and its instructions are those of the kernel.
-            Path::AesNi => unsafe { xmm::derive(len, lanes, plan) },
+            Path::AesNi => unsafe { xmm::derive(len, lanes, change, counters) },
             // SAFETY: as above.
-            Path::Vaes256 => unsafe { ymm::derive(len, lanes, plan) },
+            Path::Vaes256 => unsafe { ymm::derive(len, lanes, change, counters) },
             // SAFETY: as above.
-            Path::Vaes512 => unsafe { zmm::derive(len, lanes, plan) },
+            Path::Vaes512 => unsafe { zmm::derive(len, lanes, change, counters) },
         }
     }
 }
