@@ -168,6 +168,7 @@ fn abreast<'a>(
             lanes.take(lane, new_len, places[*number].padded_mut());
         }
     }
+    detected.wipe_lanes();
 }
 
 /// Writes the ways that end at `ends`, a row of them for each step, from the last row up: a node's parent is above it.

@@ -44,21 +44,25 @@ impl Detected {
     pub(super) fn derive(self, len: KeyLen, key: &Key, data: Data, new_len: KeyLen, derived: &mut Key) {
         // SAFETY: every detected path includes AES-NI and AVX.
         unsafe { single::derive(len, key, data, new_len, derived) }
+        wipe_spilled();
     }
 
     pub(super) fn walk(self, len: KeyLen, key: &mut Key, data: Data, from: u32, to: u32) {
         // SAFETY: every detected path includes AES-NI and AVX.
         unsafe { single::walk(len, key, data, from, to) }
+        wipe_spilled();
     }
 
     pub(super) fn chain(self, len: KeyLen, key: &Key, state: &mut Block, message: &[Block]) {
         // SAFETY: every detected path includes AES-NI and AVX.
         unsafe { single::chain(len, key, state, message) }
+        wipe_spilled();
     }
 
     pub(super) fn cbc_decrypt(self, len: KeyLen, key: &Key, iv: &Block, blocks: &mut [Block]) {
         // SAFETY: every detected path includes AES-NI and AVX.
         unsafe { single::cbc_decrypt(len, key, iv, blocks) }
+        wipe_spilled();
     }
 
     /// How many keys it takes side by side.
@@ -84,4 +88,19 @@ impl Detected {
             Path::Vaes512 => unsafe { zmm::derive(len, lanes, change, counters) },
         }
     }
+
+    /// Overwrites the stack that [`Detected::derive_lanes`] left: registers do not suffice for so many keys. The longest
+    /// frame, that of [`Path::Vaes512`], has 3.2 kB.
+    pub(super) fn wipe_lanes(self) {
+        match self.0 {
+            Path::Vaes512 => zeroize::zeroize_stack::<4096>(),
+            Path::Portable | Path::AesNi | Path::Vaes256 => zeroize::zeroize_stack::<1536>(),
+        }
+    }
+}
+
+/// Overwrites the stack just left by a kernel for one key, to which the compiler may have spilled part of a key or a
+/// state. The longest, that of CBC decryption, uses 504 bytes.
+fn wipe_spilled() {
+    zeroize::zeroize_stack::<512>();
 }
