@@ -6,15 +6,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+mod figures;
 
-/// One measured function.
-struct Figure {
-    name: String,
-    median_ns: f64,
-    low_ns: f64,
-    high_ns: f64,
-}
+use figures::{Figure, figures};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -25,34 +19,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     fs::write(root.join("docs/performance.md"), document(&groups)?)?;
     Ok(())
-}
-
-/// What criterion left of its last run, by group.
-fn figures(criterion: &Path) -> Result<BTreeMap<String, Vec<Figure>>, Box<dyn Error>> {
-    let mut groups: BTreeMap<String, Vec<Figure>> = BTreeMap::new();
-    let mut folders = vec![criterion.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for path in fs::read_dir(&folder)?.map(|entry| entry.map(|entry| entry.path())) {
-            let path = path?;
-            if path.ends_with("new") {
-                let about: Value = serde_json::from_str(&fs::read_to_string(path.join("benchmark.json"))?)?;
-                let estimates: Value = serde_json::from_str(&fs::read_to_string(path.join("estimates.json"))?)?;
-                let median = &estimates["median"];
-                let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-                groups.entry(text(&about["group_id"])).or_default().push(Figure {
-                    name: text(&about["function_id"]),
-                    median_ns: number(&median["point_estimate"]),
-                    low_ns: number(&median["confidence_interval"]["lower_bound"]),
-                    high_ns: number(&median["confidence_interval"]["upper_bound"]),
-                });
-            } else if path.is_dir() {
-                folders.push(path);
-            }
-        }
-    }
-    groups.values_mut().for_each(|figures| figures.sort_by(|a, b| a.name.cmp(&b.name)));
-    Ok(groups)
 }
 
 fn document(groups: &BTreeMap<String, Vec<Figure>>) -> Result<String, Box<dyn Error>> {
@@ -66,16 +32,17 @@ fn document(groups: &BTreeMap<String, Vec<Figure>>) -> Result<String, Box<dyn Er
         writeln!(text, "| {name} | {value} |")?;
     }
     for (group, figures) in groups {
-        writeln!(text, "\n## {group}\n\n| | median | between | a second |\n|---|---:|---:|---:|")?;
+        writeln!(text, "\n## {group}\n\n| | median | between | a second | against |\n|---|---:|---:|---:|---|")?;
         for figure in figures {
             writeln!(
                 text,
-                "| {} | {} | {} to {} | {} |",
+                "| {} | {} | {} to {} | {} | {} |",
                 figure.name,
                 time(figure.median_ns),
                 time(figure.low_ns),
                 time(figure.high_ns),
                 rate(figure.median_ns),
+                figure.against(figures).unwrap_or_default(),
             )?;
         }
     }

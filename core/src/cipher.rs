@@ -1,15 +1,16 @@
 //! CBC without padding, in place: what opens and closes the sections of a frame.
 //!
 //! Architecture invariant: no allocation and no copy of the data; every round key is wiped on drop, which the
-//! compiler checks through the `ZeroizeOnDrop` bounds.
+//! compiler checks through the `ZeroizeOnDrop` bounds. How AES-CBC is decrypted is the affair of [`crate::dukpt::lanes`].
 
 use aes::{Aes128, Aes192, Aes256};
 use cipher::array::Array;
-use cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, KeyInit, KeyIvInit};
+use cipher::{BlockCipherEncrypt, BlockModeEncrypt, KeyInit, KeyIvInit};
 use des::{TdesEde2, TdesEde3};
 use zeroize::ZeroizeOnDrop;
 
 use crate::dukpt::des::Triple;
+use crate::dukpt::lanes::Trusted;
 use crate::key::{KeyBytes, KeyLen};
 
 /// Data or a key the mode cannot take.
@@ -34,11 +35,12 @@ pub fn aes_cbc_encrypt(key: &KeyBytes, iv: &[u8; 16], data: &mut [u8]) -> Result
 
 /// Decrypts whole 16-byte blocks in place with AES-CBC of the key's length.
 pub fn aes_cbc_decrypt(key: &KeyBytes, iv: &[u8; 16], data: &mut [u8]) -> Result<(), CipherError> {
-    match key.key_len() {
-        KeyLen::K128 => decrypt::<Aes128>(key, iv, data),
-        KeyLen::K192 => decrypt::<Aes192>(key, iv, data),
-        KeyLen::K256 => decrypt::<Aes256>(key, iv, data),
+    let (blocks, rest) = data.as_chunks_mut::<16>();
+    if !rest.is_empty() {
+        return Err(CipherError::NotWholeBlocks);
     }
+    Trusted::best().cbc_decrypt(key.key_len(), key.padded(), iv, blocks);
+    Ok(())
 }
 
 /// Encrypts whole 8-byte blocks in place with triple-DES-CBC; 16-byte keys are two-key, 24-byte keys three-key.
@@ -72,21 +74,6 @@ where
     cbc::Encryptor::<C>::new_from_slices(key.expose(), iv)
         .expect("the cipher was chosen by the key's length, the IV by its type")
         .encrypt_blocks(blocks);
-    Ok(())
-}
-
-fn decrypt<C>(key: &KeyBytes, iv: &[u8], data: &mut [u8]) -> Result<(), CipherError>
-where
-    C: BlockCipherDecrypt + KeyInit + ZeroizeOnDrop,
-    cbc::Decryptor<C>: ZeroizeOnDrop,
-{
-    let (blocks, rest) = Array::<u8, C::BlockSize>::slice_as_chunks_mut(data);
-    if !rest.is_empty() {
-        return Err(CipherError::NotWholeBlocks);
-    }
-    cbc::Decryptor::<C>::new_from_slices(key.expose(), iv)
-        .expect("the cipher was chosen by the key's length, the IV by its type")
-        .decrypt_blocks(blocks);
     Ok(())
 }
 

@@ -10,10 +10,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub const MAX_KEY_LEN: usize = 32;
 
 /// A key of 16, 24 or 32 bytes, wiped on drop.
-#[derive(Zeroize, ZeroizeOnDrop)]
 pub struct KeyBytes {
     bytes: [u8; MAX_KEY_LEN],
-    #[zeroize(skip)]
     len: KeyLen,
 }
 
@@ -90,6 +88,24 @@ impl KeyBytes {
         &mut self.bytes[..self.len.bytes()]
     }
 
+    /// Makes a zero key in place and lets `fill` write the whole place of one; it must leave zeros behind a short key.
+    pub(crate) fn padded_by(len: KeyLen, fill: impl FnOnce(&mut [u8; MAX_KEY_LEN])) -> Self {
+        let mut key = Self { bytes: [0; MAX_KEY_LEN], len };
+        fill(&mut key.bytes);
+        debug_assert!(key.bytes[len.bytes()..].iter().all(|&byte| byte == 0), "zeros behind a short key");
+        key
+    }
+
+    /// The key with the zeros behind a short one.
+    pub(crate) fn padded(&self) -> &[u8; MAX_KEY_LEN] {
+        &self.bytes
+    }
+
+    /// The same, to be replaced in place; zeros must stay behind a short one.
+    pub(crate) fn padded_mut(&mut self) -> &mut [u8; MAX_KEY_LEN] {
+        &mut self.bytes
+    }
+
     /// Its length, which is public.
     pub fn key_len(&self) -> KeyLen {
         self.len
@@ -100,6 +116,22 @@ impl KeyBytes {
         self.len == other.len && bool::from(self.bytes.ct_eq(&other.bytes))
     }
 }
+
+/// Whole registers at a time: the derived implementation writes byte by byte, which takes longer than a derivation step.
+impl Zeroize for KeyBytes {
+    fn zeroize(&mut self) {
+        self.bytes = [0; MAX_KEY_LEN];
+        zeroize::optimization_barrier(&self.bytes);
+    }
+}
+
+impl Drop for KeyBytes {
+    fn drop(&mut self) {
+        self.zeroize();
+    }
+}
+
+impl ZeroizeOnDrop for KeyBytes {}
 
 /// What an AES DUKPT working key is for (X9.24-3:2017 6.3.3, table of key usages).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,14 +3,14 @@
 //! Every key is made the same way (6.3.1): the key above encrypts, block by block, public derivation data that
 //! say what the new key is for. [`DerivationData`] is those data, so that an HSM can do the encrypting instead.
 //!
-//! Architecture invariant: no heap, and no copy of a key outside [`KeyBytes`]; round keys are wiped on drop.
+//! Architecture invariant: no heap for one record, and no copy of a key outside [`KeyBytes`]; how AES itself is
+//! computed is the affair of [`super::lanes`].
 //! Legality and freshness of a counter are the caller's checks; the arithmetic is defined for all 32 bits.
 
-use aes::{Aes128Enc, Aes192Enc, Aes256Enc};
-use cipher::consts::U16;
-use cipher::{Block, BlockCipherEncrypt, BlockSizeUser, KeyInit};
-use zeroize::{ZeroizeOnDrop, Zeroizing};
+mod walk;
 
+pub use self::walk::{Walk, derivation_keys, derivation_keys_on, working_keys, working_keys_on};
+use super::lanes::{Data, Trusted};
 pub use super::{parent, path};
 use crate::key::{KeyBytes, KeyLen, KeyType, KeyUsage};
 use crate::ksn::AesKsn;
@@ -20,8 +20,8 @@ pub const UPDATE_KEY_COUNTER: u32 = u32::MAX;
 
 /// Cipher block, in bytes.
 const BLOCK: usize = 16;
-/// Version of the derivation data (X9.24-3:2017 6.3.2).
-const VERSION: u8 = 1;
+/// Version of the derivation data, and the number of their first block (X9.24-3:2017 6.3.2).
+const VERSION_AND_BLOCK: u16 = 0x0101;
 
 /// A working key that may not be derived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -49,14 +49,14 @@ pub enum DeriveError {
 /// | 8-15 | initial key: the initial key id; all others: its last four bytes, then the counter |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DerivationData {
-    blocks: [u8; 2 * BLOCK],
+    blocks: [[u8; BLOCK]; 2],
     key_len: KeyLen,
 }
 
 impl DerivationData {
     /// For the initial key of a device, as long as the BDK it comes from.
     pub fn initial_key(len: KeyLen, ik_id: [u8; 8]) -> Self {
-        Self::new(KeyUsage::InitialKeyDerivation, KeyType::aes(len), ik_id)
+        Self::new(KeyUsage::InitialKeyDerivation, KeyType::aes(len), u64::from_be_bytes(ik_id))
     }
 
     /// For the node of the tree at `counter`, as long as all keys of its tree.
@@ -69,24 +69,14 @@ impl DerivationData {
         Self::new(usage, key_type, at_counter(ik_id, counter))
     }
 
-    fn new(usage: KeyUsage, key_type: KeyType, last: [u8; 8]) -> Self {
-        let mut blocks = [0; 2 * BLOCK];
-        let (halves, _) = blocks.as_chunks_mut::<BLOCK>();
-        for (half, block_counter) in halves.iter_mut().zip(1..) {
-            half[0] = VERSION;
-            half[1] = block_counter;
-            half[2..4].copy_from_slice(&usage.code().to_be_bytes());
-            half[4..6].copy_from_slice(&key_type.code().to_be_bytes());
-            half[6..8].copy_from_slice(&key_type.key_len().bits().to_be_bytes());
-            half[8..].copy_from_slice(&last);
-        }
-        Self { blocks, key_len: key_type.key_len() }
+    fn new(usage: KeyUsage, key_type: KeyType, tail: u64) -> Self {
+        Self { blocks: data(usage, key_type, tail).blocks(), key_len: key_type.key_len() }
     }
 
     /// What the key above encrypts, in ECB: 16 bytes for a 128-bit key, 32 for longer ones, of whose ciphertext
     /// the first [`DerivationData::key_len`] bytes are the new key.
     pub fn blocks(&self) -> &[u8] {
-        &self.blocks[..self.key_len.bytes().next_multiple_of(BLOCK)]
+        &self.blocks.as_flattened()[..self.key_len.bytes().next_multiple_of(BLOCK)]
     }
 
     /// Length of the key they give.
@@ -97,25 +87,24 @@ impl DerivationData {
 
 /// The initial key of a device, as long as the BDK (X9.24-3:2017 6.3).
 pub fn initial_key(bdk: &KeyBytes, ik_id: [u8; 8]) -> KeyBytes {
-    derive(bdk, &DerivationData::initial_key(bdk.key_len(), ik_id))
+    let len = bdk.key_len();
+    derive(bdk, data(KeyUsage::InitialKeyDerivation, KeyType::aes(len), u64::from_be_bytes(ik_id)), len)
 }
 
 /// One step down the tree: the node at `counter`, from its parent.
 pub fn child_key(parent: &KeyBytes, ik_id: [u8; 8], counter: u32) -> KeyBytes {
-    derive(parent, &DerivationData::node(parent.key_len(), ik_id, counter))
+    let len = parent.key_len();
+    derive(parent, node_data(len, ik_id, counter), len)
 }
 
 /// The derivation key of the KSN's counter: the whole way down from the initial key (X9.24-3:2017 6.4).
 /// For counter 0 that is the initial key.
 pub fn derivation_key(ik: &KeyBytes, ksn: &AesKsn) -> KeyBytes {
     let len = ik.key_len();
-    KeyBytes::filled(len, |key| {
-        key.copy_from_slice(ik.expose());
-        match len {
-            KeyLen::K128 => walk::<Aes128Enc>(key, len, ksn),
-            KeyLen::K192 => walk::<Aes192Enc>(key, len, ksn),
-            KeyLen::K256 => walk::<Aes256Enc>(key, len, ksn),
-        }
+    let data = node_data(len, ksn.ik_id(), 0);
+    KeyBytes::padded_by(len, |key| {
+        key.copy_from_slice(ik.padded());
+        Trusted::best().walk(len, key, data, 0, ksn.raw_counter());
     })
 }
 
@@ -130,11 +119,9 @@ pub fn working_key(
     usage: KeyUsage,
     key_type: KeyType,
 ) -> Result<KeyBytes, DeriveError> {
-    if strength(key_type) > derivation_key.key_len().bits() {
-        return Err(DeriveError::WorkingKeyStronger { derivation_key: derivation_key.key_len(), wanted: key_type });
-    }
-    let data = DerivationData::working_key(usage, key_type, ksn.ik_id(), ksn.raw_counter());
-    Ok(derive(derivation_key, &data))
+    strong_enough(derivation_key.key_len(), key_type)?;
+    let data = data(usage, key_type, at_counter(ksn.ik_id(), ksn.raw_counter()));
+    Ok(derive(derivation_key, data, key_type.key_len()))
 }
 
 /// The update key of a device, under which a new initial key reaches it (X9.24-3:2017 6.5.3): the key-encryption key
@@ -148,11 +135,27 @@ pub fn update_key(ik: &KeyBytes, ik_id: [u8; 8], key_type: KeyType) -> Result<Ke
     working_key(&derivation_key(ik, &ksn), &ksn, KeyUsage::KeyEncryption, key_type)
 }
 
+/// No key comes from a weaker one.
+fn strong_enough(derivation_key: KeyLen, wanted: KeyType) -> Result<(), DeriveError> {
+    if strength(wanted) > derivation_key.bits() {
+        return Err(DeriveError::WorkingKeyStronger { derivation_key, wanted });
+    }
+    Ok(())
+}
+
 /// The last half of the initial key id, then the counter.
-fn at_counter(ik_id: [u8; 8], counter: u32) -> [u8; 8] {
-    let [_, _, _, _, a, b, c, d] = ik_id;
-    let [e, f, g, h] = counter.to_be_bytes();
-    [a, b, c, d, e, f, g, h]
+fn at_counter(ik_id: [u8; 8], counter: u32) -> u64 {
+    u64::from_be_bytes(ik_id) << 32 | u64::from(counter)
+}
+
+fn node_data(len: KeyLen, ik_id: [u8; 8], counter: u32) -> Data {
+    data(KeyUsage::KeyDerivation, KeyType::aes(len), at_counter(ik_id, counter))
+}
+
+/// Laid out as [`DerivationData`] says.
+fn data(usage: KeyUsage, key_type: KeyType, tail: u64) -> Data {
+    let head = [VERSION_AND_BLOCK, usage.code(), key_type.code(), key_type.key_len().bits()];
+    Data { head: head.into_iter().fold(0, |head, word| head << 16 | u64::from(word)), tail }
 }
 
 /// Strength in bits, by which X9.24-3 compares keys of different algorithms.
@@ -165,43 +168,8 @@ const fn strength(key_type: KeyType) -> u16 {
     }
 }
 
-fn derive(key: &KeyBytes, data: &DerivationData) -> KeyBytes {
-    KeyBytes::filled(data.key_len, |derived| match key.key_len() {
-        KeyLen::K128 => encrypt_into(&cipher::<Aes128Enc>(key.expose()), data, derived),
-        KeyLen::K192 => encrypt_into(&cipher::<Aes192Enc>(key.expose()), data, derived),
-        KeyLen::K256 => encrypt_into(&cipher::<Aes256Enc>(key.expose()), data, derived),
-    })
-}
-
-/// Replaces `key`, in place, by each node on the way down.
-fn walk<C: AesCipher>(key: &mut [u8], len: KeyLen, ksn: &AesKsn) {
-    for counter in path(ksn.raw_counter()) {
-        let parent = cipher::<C>(key);
-        encrypt_into(&parent, &DerivationData::node(len, ksn.ik_id(), counter), key);
-    }
-}
-
-/// An AES that encrypts only, so that no decryption schedule is made, and wipes its round keys.
-trait AesCipher: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit + ZeroizeOnDrop {}
-impl<C: BlockCipherEncrypt + BlockSizeUser<BlockSize = U16> + KeyInit + ZeroizeOnDrop> AesCipher for C {}
-
-fn cipher<C: AesCipher>(key: &[u8]) -> C {
-    C::new_from_slice(key).expect("the cipher was chosen by the key's length")
-}
-
-/// Encrypts straight into the place of the new key; only the cut block of a 192-bit key passes through a buffer.
-fn encrypt_into<C: AesCipher>(cipher: &C, data: &DerivationData, derived: &mut [u8]) {
-    let (inputs, _) = data.blocks.as_chunks::<BLOCK>();
-    for (input, output) in inputs.iter().zip(derived.chunks_mut(BLOCK)) {
-        let input: &Block<C> = input.into();
-        if let Ok(whole) = <&mut Block<C>>::try_from(&mut *output) {
-            cipher.encrypt_block_b2b(input, whole);
-        } else {
-            let mut block = Zeroizing::new([0; BLOCK]);
-            cipher.encrypt_block_b2b(input, (&mut *block).into());
-            output.copy_from_slice(&block[..output.len()]);
-        }
-    }
+fn derive(key: &KeyBytes, data: Data, new_len: KeyLen) -> KeyBytes {
+    KeyBytes::padded_by(new_len, |derived| Trusted::best().derive(key.key_len(), key.padded(), data, new_len, derived))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 pub mod aes;
 pub mod cache;
 pub(crate) mod des;
+pub mod lanes;
 pub mod tdes;
 
 /// The counters on the way from the root to `counter`, each one derivation step from the one before: its one-bits
