@@ -55,8 +55,7 @@ impl Auditor {
     }
 
     fn is_proven(&self) -> bool {
-        let proven = self.log.writer().tree().borrow().last_durable_at;
-        *self.log.owed().borrow() == 0 && proven.is_some_and(|at| at.elapsed() <= self.window)
+        self.log.is_proven(self.window)
     }
 
     fn open_window(&mut self) -> Opening {

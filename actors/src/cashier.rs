@@ -117,7 +117,8 @@ impl Desk {
         let payment = Some(NewPayment { id, order, amount, channel });
         // Until the answer is there nobody knows whether the payment is written down.
         let stray = Stray::new(Left::Unheard(id), self.strays.clone());
-        let Issued { taken, standing, card } = match self.tokenizer.ask(IssueToken { collected, payment }).await {
+        let Issued { taken, standing, card } = match self.tokenizer.ask_within(IssueToken { collected, payment }).await
+        {
             Ok(issued) => issued,
             Err(refused) => {
                 if !may_have_happened(&refused) {
@@ -161,7 +162,7 @@ impl Desk {
             channel: payment.channel,
             card,
         };
-        let event = match self.link.ask(asking).await {
+        let event = match self.link.ask_within(asking).await {
             Ok(Decision::Approved(code)) => Event::Approved(code),
             Ok(Decision::Declined(code)) => Event::Declined(code),
             Err(error) => {
@@ -236,8 +237,8 @@ impl Desk {
             let payment = self.stored(id).await?;
             return self.settled(payment).await;
         };
-        let card = match self.link.ask(Inquire(payment.id)).await {
-            Ok(Inquiry::NeverSeen) => self.tokenizer.ask(OpenAgain(collected)).await.map(Some),
+        let card = match self.link.ask_within(Inquire(payment.id)).await {
+            Ok(Inquiry::NeverSeen) => self.tokenizer.ask_within(OpenAgain(collected)).await.map(Some),
             // It was taken back, or was to have no effect and has one after all: the settler takes it back.
             Ok(Inquiry::Decided(_) | Inquiry::Reversed) => Ok(None),
             Err(error) => {

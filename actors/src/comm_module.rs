@@ -264,7 +264,7 @@ impl Desk {
             });
         }
         if !wanted.is_empty() {
-            match self.tokenizer.ask(IssueTokens(wanted)).await {
+            match self.tokenizer.ask_within(IssueTokens(wanted)).await {
                 Ok(issued) => places.into_iter().zip(issued).for_each(|(at, issued)| taken[at] = issued),
                 Err(refused) => places.into_iter().for_each(|at| taken[at] = Err(refused.clone())),
             }
@@ -292,11 +292,11 @@ impl Desk {
         };
         match wish {
             Wish::Token => {
-                let Issued { taken, .. } = self.tokenizer.ask(IssueToken { collected, payment: None }).await?;
+                let Issued { taken, .. } = self.tokenizer.ask_within(IssueToken { collected, payment: None }).await?;
                 Ok(taken)
             }
             Wish::Payment { order, amount, channel } => {
-                let payment = self.cashier.ask(Authorize { collected, order, amount, channel }).await?;
+                let payment = self.cashier.ask_within(Authorize { collected, order, amount, channel }).await?;
                 Ok(Taken { card: payment.card.clone(), payment: Some(payment) })
             }
         }
@@ -332,7 +332,7 @@ impl Desk {
         let Some(payment) = taken.payment else { return Ok(taken) };
         // Only a payment that may have to be sent again needs its frame.
         let collected = self.read(&card.output, &card.request, card.digest).await.ok();
-        let payment = self.cashier.ask(Resume { payment, collected }).await?;
+        let payment = self.cashier.ask_within(Resume { payment, collected }).await?;
         Ok(Taken { card: taken.card, payment: Some(payment) })
     }
 }

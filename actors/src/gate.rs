@@ -2,7 +2,8 @@
 //!
 //! Behind a gate sits an [`Agent`] on an actix mailbox. A message either comes to the agent once, or comes back and
 //! is handed to its successor: a panic hurts the one request that caused it. Work is detached: once a message is
-//! with the agent, it is carried through even if whoever asked has gone.
+//! with the agent, it is carried through even if whoever asked has gone. Who is carried through already need not be
+//! detached again ([`Gate::ask_within`]).
 //!
 //! Architecture invariant: besides [`crate::supervisor`] nothing names actix.
 
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use actix::{Actor, Addr, Context, Handler, Message};
 use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tracing::{Instrument, Span};
@@ -91,9 +93,27 @@ struct Pass {
 /// What became of a message.
 enum Verdict<A: Answer<M>, M: Send + 'static> {
     Answered(Result<A::Reply, A::Error>),
+    /// Whoever asked carries it through.
+    Begun(Begun<A, M>),
     Panicked,
     /// Nobody touched it.
     Returned(M, Pass),
+}
+
+/// Work that an agent has begun.
+struct Begun<A: Answer<M>, M: Send + 'static> {
+    work: BoxFuture<'static, Result<A::Reply, A::Error>>,
+    panicked: Alarm,
+    _pass: Pass,
+}
+
+/// Who carries work through.
+#[derive(Clone, Copy)]
+enum Carrier {
+    /// A task of its own.
+    Itself,
+    /// Whoever asked.
+    Asker,
 }
 
 impl<A: Agent> Gate<A> {
@@ -103,7 +123,7 @@ impl<A: Agent> Gate<A> {
         Self { limits, all, inside, seat }
     }
 
-    /// Asks the agent, and waits for its answer.
+    /// Asks the agent, and waits for its answer. The work goes on if whoever asks goes.
     ///
     /// # Errors
     /// The agent's own, or [`GateError`] turned into one.
@@ -112,8 +132,29 @@ impl<A: Agent> Gate<A> {
         M: Send + 'static,
         A: Answer<M>,
     {
+        self.ask_by(message, Carrier::Itself).await
+    }
+
+    /// As [`Gate::ask`], without a task for the work: for who is carried through in any case, since the work ends with
+    /// whoever asks.
+    ///
+    /// # Errors
+    /// As [`Gate::ask`].
+    pub async fn ask_within<M>(&self, message: M) -> Result<A::Reply, A::Error>
+    where
+        M: Send + 'static,
+        A: Answer<M>,
+    {
+        self.ask_by(message, Carrier::Asker).await
+    }
+
+    async fn ask_by<M>(&self, message: M, carrier: Carrier) -> Result<A::Reply, A::Error>
+    where
+        M: Send + 'static,
+        A: Answer<M>,
+    {
         let pass = self.enter().await?;
-        let answer = self.deliver(message, pass);
+        let answer = self.deliver(message, pass, carrier);
         match self.limits.timeout {
             None => answer.await,
             Some(limit) => match tokio::time::timeout(limit, answer).await {
@@ -141,7 +182,7 @@ impl<A: Agent> Gate<A> {
     }
 
     /// Hands the message over, to the next agent if this one never touched it.
-    async fn deliver<M>(&self, mut message: M, mut pass: Pass) -> Result<A::Reply, A::Error>
+    async fn deliver<M>(&self, mut message: M, mut pass: Pass, carrier: Carrier) -> Result<A::Reply, A::Error>
     where
         M: Send + 'static,
         A: Answer<M>,
@@ -151,13 +192,20 @@ impl<A: Agent> Gate<A> {
             let (verdict, told) = oneshot::channel();
             match &*seat.borrow_and_update() {
                 Seat::Taken(address) => {
-                    address
-                        .do_send(Envelope { content: Some(Content { message, pass, verdict }), span: Span::current() });
+                    let content = Some(Content { message, pass, verdict, carrier });
+                    address.do_send(Envelope { content, span: Span::current() });
                 }
                 Seat::Closed => return Err(GateError::Stopped(A::NAME).into()),
             }
             match told.await {
                 Ok(Verdict::Answered(answer)) => return answer,
+                Ok(Verdict::Begun(begun)) => {
+                    let Begun { work, panicked, _pass } = begun;
+                    return AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+                        panicked.ring();
+                        Err(GateError::Panicked(A::NAME).into())
+                    });
+                }
                 Ok(Verdict::Returned(unread, its_pass)) => (message, pass) = (unread, its_pass),
                 // Without a verdict the runtime itself is going down.
                 Ok(Verdict::Panicked) | Err(_) => return Err(GateError::Panicked(A::NAME).into()),
@@ -252,11 +300,12 @@ struct Content<A: Answer<M>, M: Send + 'static> {
     message: M,
     pass: Pass,
     verdict: oneshot::Sender<Verdict<A, M>>,
+    carrier: Carrier,
 }
 
 impl<A: Answer<M>, M: Send + 'static> Drop for Envelope<A, M> {
     fn drop(&mut self) {
-        if let Some(Content { message, pass, verdict }) = self.content.take() {
+        if let Some(Content { message, pass, verdict, .. }) = self.content.take() {
             let _ = verdict.send(Verdict::Returned(message, pass));
         }
     }
@@ -273,13 +322,18 @@ impl<A: Answer<M>, M: Send + 'static> Handler<Envelope<A, M>> for Host<A> {
         if self.spoiled {
             return;
         }
-        let Some(Content { message, pass, verdict }) = envelope.content.take() else { return };
+        let Some(Content { message, pass, verdict, carrier }) = envelope.content.take() else { return };
         let injected = self.injected();
         let begun = catch_unwind(AssertUnwindSafe(|| {
             assert!(!injected, "injected fault");
             self.agent.answer(message)
         }));
         match begun {
+            Ok(answer) if matches!(carrier, Carrier::Asker) => {
+                let panicked = Alarm(self.panicked.0.clone());
+                let begun = Begun { work: answer.boxed(), panicked, _pass: pass };
+                let _ = verdict.send(Verdict::Begun(begun));
+            }
             Ok(answer) => {
                 let panicked = Alarm(self.panicked.0.clone());
                 let work = async move {

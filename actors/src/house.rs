@@ -176,7 +176,7 @@ impl House {
     /// # Errors
     /// `ModuleUnknown` for nobody who may connect, which is written down.
     pub async fn identify(&self, certificate_sha256: [u8; 32]) -> Result<Caller, Refusal> {
-        match self.0.gates.directory.ask(Identify(certificate_sha256)).await {
+        match self.0.gates.directory.ask_within(Identify(certificate_sha256)).await {
             Ok(caller) => Ok(caller),
             Err(Refused { refusal: refusal @ Refusal::ModuleUnknown, cause, .. }) => {
                 self.refuse_caller(cause, Some(certificate_sha256)).await;
@@ -257,7 +257,7 @@ impl House {
         let work = async {
             let taken = async {
                 let admission = self.enter()?;
-                let module = self.0.gates.directory.ask(Find(caller.clone())).await?;
+                let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
                 module.ask(CollectMany { cards, admission: Some(admission) }).await
             };
             let taken = match taken.await {
@@ -291,7 +291,7 @@ impl House {
     pub async fn find_sale(&self, caller: &Caller, order: OrderNumber) -> Result<Vec<StoredPayment>, Refusal> {
         let found = async {
             let admission = self.enter()?;
-            let module = self.0.gates.directory.ask(Find(caller.clone())).await?;
+            let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
             let found = module.ask(FindSale(order)).await;
             drop(admission);
             found
@@ -317,7 +317,7 @@ impl House {
         let name = request.clone();
         let taken = async {
             let admission = self.enter()?;
-            let module = self.0.gates.directory.ask(Find(caller.clone())).await?;
+            let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
             module.ask(Collect { card: Card::of(request, output, wish), admission: Some(admission) }).await
         };
         let taken = taken.instrument(span.clone()).await;
@@ -474,7 +474,7 @@ impl House {
         let gates = &self.0.gates;
         match actor {
             Actor::CommModule => {
-                if let Ok(module) = gates.directory.ask(Find(caller.clone())).await {
+                if let Ok(module) = gates.directory.ask_within(Find(caller.clone())).await {
                     module.panic_next();
                 }
             }

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::join_all;
@@ -42,6 +43,7 @@ struct Desk {
     auditor: Gate<Auditor>,
     keys: Gate<KeyManager>,
     fault_limit: u32,
+    window: Duration,
 }
 
 /// A card as it came from a device, checked as far as that is possible without keys.
@@ -96,9 +98,17 @@ pub struct IssueTokens(pub Vec<Collected>);
 pub struct OpenAgain(pub Collected);
 
 impl Tokenizer {
-    /// A tokenizer. A device that makes no MACs is suspended after `fault_limit` bad frames in a row.
-    pub fn new(store: Store, log: AuditLog, auditor: Gate<Auditor>, keys: Gate<KeyManager>, fault_limit: u32) -> Self {
-        Self { desk: Desk { store, log, auditor, keys, fault_limit } }
+    /// A tokenizer. A device that makes no MACs is suspended after `fault_limit` bad frames in a row; for as long as
+    /// `window` a durable record is proof that the log can be written.
+    pub fn new(
+        store: Store,
+        log: AuditLog,
+        auditor: Gate<Auditor>,
+        keys: Gate<KeyManager>,
+        fault_limit: u32,
+        window: Duration,
+    ) -> Self {
+        Self { desk: Desk { store, log, auditor, keys, fault_limit, window } }
     }
 }
 
@@ -163,6 +173,11 @@ struct Lost {
 }
 
 impl Desk {
+    /// Asks the auditor only where the log does not speak for itself.
+    async fn admit(&self) -> Result<(), Refused> {
+        if self.log.is_proven(self.window) { Ok(()) } else { self.auditor.ask_within(Admit).await }
+    }
+
     async fn issue(&self, collected: Collected, payment: Option<NewPayment>) -> Result<Issued, Refused> {
         let opened = self.open(&collected).await?;
         let mut ready = match self.prepare(&collected, opened, payment)? {
@@ -179,9 +194,9 @@ impl Desk {
     /// Each stage is over for all before the next begins, and what is to become durable is handed in in order: the
     /// cards of one device are taken in the order of its counters.
     async fn issue_each(&self, all: Vec<Collected>) -> Result<Vec<Result<Taken, Refused>>, Refused> {
-        self.auditor.ask(Admit).await?;
+        self.admit().await?;
         let opening = all.iter().map(|collected| self.opening(collected)).collect();
-        let opened = self.keys.ask(OpenFrames(opening)).await.map_err(|failed| failed.refused)?;
+        let opened = self.keys.ask_within(OpenFrames(opening)).await.map_err(|failed| failed.refused)?;
         let prepared = all.iter().zip(opened).map(|(collected, opened)| self.prepare(collected, opened, None));
         let mut cards: Vec<Prepared> = prepared.collect();
         self.seal_unknown(&all, &mut cards).await;
@@ -228,7 +243,7 @@ impl Desk {
         if sealing.is_empty() {
             return;
         }
-        let sealed = match self.keys.ask(SealCards(sealing)).await {
+        let sealed = match self.keys.ask_within(SealCards(sealing)).await {
             Ok(sealed) => sealed,
             Err(failed) => {
                 places.iter().for_each(|place| cards[*place] = Err(failed.refused.clone()));
@@ -242,8 +257,8 @@ impl Desk {
 
     /// Opens the frame in the HSM, if the log can take the record of it.
     async fn open(&self, collected: &Collected) -> Result<Result<OpenedFrame, KeyError>, Refused> {
-        self.auditor.ask(Admit).await?;
-        Ok(self.keys.ask(self.opening(collected)).await)
+        self.admit().await?;
+        Ok(self.keys.ask_within(self.opening(collected)).await)
     }
 
     fn opening(&self, collected: &Collected) -> OpenFrame {
@@ -362,7 +377,7 @@ impl Desk {
     /// Draws a token and seals the card number for it.
     async fn seal(&self, collected: &Collected, ready: Ready) -> Result<Ready, Refused> {
         let (sealing, take, due) = self.sealing(collected, ready).await?;
-        let sealed = self.keys.ask(sealing).await;
+        let sealed = self.keys.ask_within(sealing).await;
         self.sealed(take, due, sealed).await
     }
 

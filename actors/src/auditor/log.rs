@@ -82,6 +82,12 @@ impl AuditLog {
         self.0.owed.subscribe()
     }
 
+    /// Whether the log was durably written within the window and no record is late.
+    pub fn is_proven(&self, window: Duration) -> bool {
+        let proven = self.0.writer.tree().borrow().last_durable_at;
+        *self.0.owed.borrow() == 0 && proven.is_some_and(|at| at.elapsed() <= window)
+    }
+
     /// Makes a record that must be written.
     pub fn due(&self, record: Record) -> Due {
         Due { record: Some(Box::new(record)), log: self.clone() }

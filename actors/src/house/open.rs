@@ -241,9 +241,9 @@ impl Office {
 
     fn tokenizer(&self, auditor: &Gate<Auditor>, keys: &Gate<KeyManager>) -> Gate<Tokenizer> {
         let (log, store, auditor, keys) = (self.log.clone(), self.store.clone(), auditor.clone(), keys.clone());
-        let fault_limit = self.settings.fault_limit;
+        let (fault_limit, window) = (self.settings.fault_limit, self.settings.audit_window);
         self.supervisor.supervise(self.inside(), move || {
-            Tokenizer::new(store.clone(), log.clone(), auditor.clone(), keys.clone(), fault_limit)
+            Tokenizer::new(store.clone(), log.clone(), auditor.clone(), keys.clone(), fault_limit, window)
         })
     }
 

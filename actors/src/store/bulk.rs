@@ -57,7 +57,8 @@ impl Rows {
         self.len == 0
     }
 
-    /// The rows as a table called `v`; its values are added to `values`.
+    /// The rows as a table called `v`; its values are added to `values`. On SQLite that is one value, whose place has no
+    /// number: of many statements in one call each takes the next.
     fn source(self, backend: DbBackend, values: &mut Vec<Value>) -> String {
         match backend {
             DbBackend::Sqlite => self.json_source(values),
@@ -92,7 +93,6 @@ impl Rows {
         let rows: Vec<serde_json::Value> =
             (0..self.len).map(|_| columns.iter_mut().filter_map(Iterator::next).map(json).collect()).collect();
         values.push(serde_json::Value::Array(rows).to_string().into());
-        let place = values.len();
         let shown: Vec<String> = self
             .columns
             .iter()
@@ -106,7 +106,7 @@ impl Rows {
                 }
             })
             .collect();
-        format!("(SELECT {} FROM json_each(?{place})) AS v", shown.join(", "))
+        format!("(SELECT {} FROM json_each(?)) AS v", shown.join(", "))
     }
 }
 
@@ -122,31 +122,81 @@ fn json(value: Value) -> serde_json::Value {
     }
 }
 
-/// Reads what belongs to `rows`: `head` ends with `FROM`, the rows come first, in `v`, so that each is looked up by
-/// key; `tail` goes on with `CROSS JOIN …`.
-pub(super) async fn read(
-    txn: &DatabaseTransaction,
+/// One statement that reads rows.
+pub(super) struct Select {
     head: &'static str,
     rows: Rows,
-    tail: &str,
-) -> Result<Vec<QueryResult>, Failure> {
-    match select(txn.get_database_backend(), head, rows, tail) {
-        None => Ok(Vec::new()),
-        Some(statement) => Ok(txn.query_all_raw(statement).await?),
+    tail: &'static str,
+}
+
+impl Select {
+    /// Reads what belongs to `rows`: `head` ends with `FROM`, the rows come first, in `v`, so that each is looked up by
+    /// key; `tail` goes on with `CROSS JOIN …`.
+    pub(super) const fn new(head: &'static str, rows: Rows, tail: &'static str) -> Self {
+        Self { head, rows, tail }
+    }
+
+    fn sql(self, backend: DbBackend, values: &mut Vec<Value>) -> String {
+        let (head, tail) = (self.head, self.tail);
+        let source = self.rows.source(backend, values);
+        format!("{head} {source} {tail}")
+    }
+
+    /// The statement; none for no rows.
+    pub(super) fn statement(self, backend: DbBackend) -> Option<Statement> {
+        if self.rows.is_empty() {
+            return None;
+        }
+        let mut values = Vec::new();
+        let sql = self.sql(backend, &mut values);
+        #[cfg(test)]
+        seen::note(&sql);
+        Some(Statement::from_sql_and_values(backend, sql, values))
     }
 }
 
-/// The statement of [`read`]; none for no rows.
-pub(super) fn select(backend: DbBackend, head: &'static str, rows: Rows, tail: &str) -> Option<Statement> {
-    if rows.is_empty() {
-        return None;
+/// Carries out all selects, in order: with one call on SQLite, where each is a change of threads; one by one on
+/// PostgreSQL, whose later ones must see what an earlier one waited for. As many results, in the same order.
+pub(super) async fn read<const N: usize>(
+    txn: &DatabaseTransaction,
+    selects: [Select; N],
+) -> Result<[Vec<QueryResult>; N], Failure> {
+    let mut found: [Vec<QueryResult>; N] = std::array::from_fn(|_| Vec::new());
+    match txn.get_database_backend() {
+        DbBackend::Sqlite => read_together(txn, selects, &mut found).await?,
+        backend => {
+            for (select, found) in selects.into_iter().zip(&mut found) {
+                if let Some(statement) = select.statement(backend) {
+                    *found = txn.query_all_raw(statement).await?;
+                }
+            }
+        }
     }
-    let mut values = Vec::new();
-    let source = rows.source(backend, &mut values);
-    let sql = format!("{head} {source} {tail}");
-    #[cfg(test)]
-    seen::note(&sql);
-    Some(Statement::from_sql_and_values(backend, sql, values))
+    Ok(found)
+}
+
+/// Each row says in its column `part` which of the selects it answers.
+async fn read_together<const N: usize>(
+    txn: &DatabaseTransaction,
+    selects: [Select; N],
+    found: &mut [Vec<QueryResult>; N],
+) -> Result<(), Failure> {
+    let (mut statements, mut values) = (Vec::new(), Vec::new());
+    for (part, select) in selects.into_iter().enumerate().filter(|(_, select)| !select.rows.is_empty()) {
+        let sql = select.sql(DbBackend::Sqlite, &mut values);
+        #[cfg(test)]
+        seen::note(&sql);
+        statements.push(sql.replacen("SELECT", &format!("SELECT {part} AS part,"), 1));
+    }
+    if statements.is_empty() {
+        return Ok(());
+    }
+    let statement = Statement::from_sql_and_values(DbBackend::Sqlite, statements.join("; "), values);
+    for row in txn.query_all_raw(statement).await? {
+        let part = usize::try_from(row.try_get::<i64>("", "part")?).ok().and_then(|part| found.get_mut(part));
+        part.ok_or(Failure::Corrupt("a part"))?.push(row);
+    }
+    Ok(())
 }
 
 impl Write {
@@ -161,7 +211,7 @@ impl Write {
     }
 }
 
-/// Carries out all writes: one statement each on SQLite, one for all on PostgreSQL.
+/// Carries out all writes: in one call on SQLite, as one statement on PostgreSQL.
 ///
 /// # Errors
 /// A race if any of them did not change as many rows as it was given.
@@ -171,24 +221,24 @@ pub(super) async fn write(txn: &DatabaseTransaction, writes: Vec<Write>) -> Resu
         return Ok(());
     }
     match txn.get_database_backend() {
-        DbBackend::Sqlite => write_each(txn, writes).await,
+        DbBackend::Sqlite => write_together(txn, writes).await,
         _ => write_at_once(txn, writes).await,
     }
 }
 
-async fn write_each(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<(), Failure> {
+/// None can change more rows than it is given, so all of them did what they should if the sum is right.
+async fn write_together(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<(), Failure> {
+    let (mut statements, mut values, mut wanted) = (Vec::new(), Vec::new(), 0_u64);
     for write in writes {
-        let wanted = u64::try_from(write.rows.len).unwrap_or(u64::MAX);
-        let mut values = Vec::new();
+        wanted += u64::try_from(write.rows.len).unwrap_or(u64::MAX);
         let sql = write.sql(DbBackend::Sqlite, &mut values);
         #[cfg(test)]
         seen::note(&sql);
-        let done = txn.execute_raw(Statement::from_sql_and_values(DbBackend::Sqlite, sql, values)).await?;
-        if done.rows_affected() != wanted {
-            return Err(changed_meanwhile());
-        }
+        statements.push(sql);
     }
-    Ok(())
+    let statement = Statement::from_sql_and_values(DbBackend::Sqlite, statements.join("; "), values);
+    let done = txn.execute_raw(statement).await?;
+    if done.rows_affected() == wanted { Ok(()) } else { Err(changed_meanwhile()) }
 }
 
 /// Each write becomes one part of a `WITH`, and the statement tells how many rows each changed.

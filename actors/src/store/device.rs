@@ -1,13 +1,13 @@
 //! Devices: how each is read, whether it may be used, and which of its counters were.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbBackend, FromQueryResult, QueryOrder, QueryResult};
+use sea_orm::{ActiveValue::Set, DbBackend, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::ksn::Ksn;
 use warifu_core::merchant::{BdkId, DeviceId, MerchantId};
 use warifu_core::replay::KsnGuard;
 
-use super::bulk::{self, Kind, Rows, Write};
+use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{Changed, DeviceView};
 use super::error::{Failure, StoreError};
 use super::lookup::Lookup;
@@ -205,31 +205,29 @@ pub(super) async fn move_state(
 
 /// Reads the devices of a batch and locks their rows until its end, in the order of their ids so that two writers
 /// never wait for each other.
-pub(super) async fn read_locked<'a>(
-    txn: &DatabaseTransaction,
-    ids: impl Iterator<Item = &'a DeviceId>,
-) -> Result<Vec<(DeviceId, DeviceView)>, Failure> {
+pub(super) fn select_locked<'a>(backend: DbBackend, ids: impl Iterator<Item = &'a DeviceId>) -> Select {
     let mut rows = Rows::new(&[("id", Kind::Text)]);
     ids.for_each(|id| rows.push([id.as_str().into()]));
-    let tail = match txn.get_database_backend() {
+    let tail = match backend {
         DbBackend::Sqlite => "CROSS JOIN device AS d WHERE d.id = v.id",
         _ => "CROSS JOIN device AS d WHERE d.id = v.id ORDER BY d.id FOR UPDATE OF d",
     };
-    bulk::read(txn, "SELECT d.* FROM", rows, tail)
-        .await?
-        .iter()
-        .map(|row| {
-            let device = DeviceRecord::of(row::Model::from_query_result(row, "")?)?;
-            let view = DeviceView {
-                merchant: device.merchant,
-                state: device.state,
-                window: device.window,
-                guard: device.guard,
-                faults: device.faults,
-            };
-            Ok((device.id, view))
-        })
-        .collect()
+    Select::new("SELECT d.* FROM", rows, tail)
+}
+
+/// What [`select_locked`] found.
+pub(super) fn views(rows: &[QueryResult]) -> impl Iterator<Item = Result<(DeviceId, DeviceView), Failure>> {
+    rows.iter().map(|row| {
+        let device = DeviceRecord::of(row::Model::from_query_result(row, "")?)?;
+        let view = DeviceView {
+            merchant: device.merchant,
+            state: device.state,
+            window: device.window,
+            guard: device.guard,
+            faults: device.faults,
+        };
+        Ok((device.id, view))
+    })
 }
 
 /// Writes what a batch changed, each row only if it still is what the batch read.

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use sea_orm::{ConnectionTrait, QueryResult};
 use tokio::sync::{mpsc, oneshot};
 
-use super::bulk::{self, Rows};
+use super::bulk::{Rows, Select};
 use super::error::{Failure, StoreError};
 use super::pool::Pool;
 use super::{device, merchant, module, token};
@@ -109,7 +109,8 @@ type Found<L> = HashMap<<L as Lookup>::Key, Result<<L as Lookup>::Found, Failure
 /// A row that cannot be read fails those who asked for it, and nobody else.
 async fn read<L: Lookup>(reading: &Pool, asked: &[Asked<L>]) -> Result<Found<L>, Failure> {
     let keys = L::bind(asked.iter().map(|asked| &asked.key));
-    let Some(statement) = bulk::select(reading.backend(), L::HEAD, keys, L::TAIL) else { return Ok(HashMap::new()) };
+    let select = Select::new(L::HEAD, keys, L::TAIL);
+    let Some(statement) = select.statement(reading.backend()) else { return Ok(HashMap::new()) };
     let statement = &statement;
     let rows = reading.read(|db| async move { db.query_all_raw(statement.clone()).await }).await?;
     // A row without a readable key is the answer to nobody's question.

@@ -1,14 +1,14 @@
 //! Payments: what was asked of the acquirer, and where it stands.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, DbBackend, FromQueryResult, QueryOrder, QuerySelect};
+use sea_orm::{DbBackend, FromQueryResult, QueryOrder, QueryResult, QuerySelect};
 use warifu_core::merchant::{DeviceId, MerchantId, OrderNumber};
 use warifu_core::money::{Currency, Money};
 use warifu_core::payment::{ApprovalCode, Channel, ResponseCode, State};
 use warifu_hsm::DecryptionMode;
 
 use super::audit::LogId;
-use super::bulk::{self, Kind, Rows, Write};
+use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{MovedPayment, stored_card};
 use super::error::{Failure, StoreError};
 use super::job::{Origin, PaymentId, StoredPayment};
@@ -138,34 +138,28 @@ fn stored(rows: Vec<row::Model>) -> Result<Vec<StoredPayment>, StoreError> {
 }
 
 /// Reads the payments of a batch and locks their rows until its end, in the order of their ids.
-pub(super) async fn read_locked(
-    txn: &DatabaseTransaction,
-    ids: impl Iterator<Item = PaymentId>,
-) -> Result<Vec<StoredPayment>, Failure> {
-    let tail = match txn.get_database_backend() {
+pub(super) fn select_locked(backend: DbBackend, ids: impl Iterator<Item = PaymentId>) -> Select {
+    let tail = match backend {
         DbBackend::Sqlite => "CROSS JOIN payment AS p WHERE p.id = v.id",
         _ => "CROSS JOIN payment AS p WHERE p.id = v.id ORDER BY p.id FOR UPDATE OF p",
     };
-    find(txn, ids, tail).await
+    by_ids(ids, tail)
 }
 
 /// Reads payments only to tell of them.
-pub(super) async fn read(
-    txn: &DatabaseTransaction,
-    ids: impl Iterator<Item = PaymentId>,
-) -> Result<Vec<StoredPayment>, Failure> {
-    find(txn, ids, "CROSS JOIN payment AS p WHERE p.id = v.id").await
+pub(super) fn select(ids: impl Iterator<Item = PaymentId>) -> Select {
+    by_ids(ids, "CROSS JOIN payment AS p WHERE p.id = v.id")
 }
 
-async fn find(
-    txn: &DatabaseTransaction,
-    ids: impl Iterator<Item = PaymentId>,
-    tail: &str,
-) -> Result<Vec<StoredPayment>, Failure> {
+fn by_ids(ids: impl Iterator<Item = PaymentId>, tail: &'static str) -> Select {
     let mut rows = Rows::new(&[("id", Kind::Uuid)]);
     ids.for_each(|id| rows.push([id.0.into()]));
-    let rows = bulk::read(txn, "SELECT p.* FROM", rows, tail).await?;
-    rows.iter().map(|row| StoredPayment::of(row::Model::from_query_result(row, "")?)).collect()
+    Select::new("SELECT p.* FROM", rows, tail)
+}
+
+/// What either select found.
+pub(super) fn found(rows: &[QueryResult]) -> impl Iterator<Item = Result<StoredPayment, Failure>> {
+    rows.iter().map(|row| StoredPayment::of(row::Model::from_query_result(row, "")?))
 }
 
 pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a StoredPayment>, instance: &LogId) -> Write {

@@ -1,10 +1,10 @@
 //! Requests: each of a caller's wishes, named by the caller, and what it came to.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, FromQueryResult};
+use sea_orm::{FromQueryResult, QueryResult};
 use warifu_core::merchant::{MerchantId, RequestId};
 
-use super::bulk::{self, Kind, Rows, Write};
+use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{NewRequest, RequestKey, RequestView, stored_card};
 use super::error::{Failure, StoreError};
 use super::job::{PaymentId, Taken};
@@ -57,15 +57,16 @@ impl Store {
 }
 
 /// Reads those requests of a batch that were taken before.
-pub(super) async fn read<'a>(
-    txn: &DatabaseTransaction,
-    keys: impl Iterator<Item = &'a (&'a MerchantId, &'a RequestId)>,
-) -> Result<Vec<(RequestKey, RequestView)>, Failure> {
+pub(super) fn select<'a>(keys: impl Iterator<Item = &'a (&'a MerchantId, &'a RequestId)>) -> Select {
     let mut rows = Rows::new(&[("merchant_id", Kind::Text), ("request_id", Kind::Text)]);
     keys.for_each(|(merchant, request)| rows.push([merchant.as_str().into(), request.as_str().into()]));
     let tail = "CROSS JOIN request AS r WHERE r.merchant_id = v.merchant_id AND r.request_id = v.request_id";
-    let rows = bulk::read(txn, "SELECT r.* FROM", rows, tail).await?;
-    rows.iter().map(|row| read_row(row::Model::from_query_result(row, "")?)).collect()
+    Select::new("SELECT r.* FROM", rows, tail)
+}
+
+/// What [`select`] found.
+pub(super) fn views(rows: &[QueryResult]) -> impl Iterator<Item = Result<(RequestKey, RequestView), Failure>> {
+    rows.iter().map(|row| read_row(row::Model::from_query_result(row, "")?))
 }
 
 pub(super) fn insert<'a>(requests: impl Iterator<Item = (&'a RequestKey, &'a NewRequest)>) -> Write {

@@ -1,14 +1,14 @@
 //! Tokens: which card of which merchant each stands for, and its sealed number.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{DatabaseTransaction, FromQueryResult, QueryResult};
+use sea_orm::{FromQueryResult, QueryResult};
 use warifu_core::card::{Brand, MaskedPan};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
 use warifu_hsm::{Fingerprint, SealedPan};
 
 use super::Store;
-use super::bulk::{self, Kind, Rows, Write};
+use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{CardView, NewToken, Wanted};
 use super::error::{Failure, StoreError};
 use super::lookup::Lookup;
@@ -124,7 +124,8 @@ pub(super) struct Found {
     pub(super) card: CardView,
 }
 
-pub(super) async fn read(txn: &DatabaseTransaction, wanted: &Wanted<'_>) -> Result<Vec<Found>, Failure> {
+/// By fingerprint, and by digits.
+pub(super) fn selects(wanted: &Wanted<'_>) -> [Select; 2] {
     let mut by_fingerprint = Rows::new(&[("merchant_id", Kind::Text), ("fingerprint", Kind::Bytes)]);
     for (merchant, fingerprint) in &wanted.fingerprints {
         by_fingerprint.push([merchant.as_str().into(), fingerprint.to_vec().into()]);
@@ -136,9 +137,12 @@ pub(super) async fn read(txn: &DatabaseTransaction, wanted: &Wanted<'_>) -> Resu
     let head = "SELECT t.merchant_id, t.token, t.fingerprint, t.masked_pan, t.brand FROM";
     let same_card = "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.fingerprint = v.fingerprint";
     let same_digits = "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.token = v.token";
-    let mut rows = bulk::read(txn, head, by_fingerprint, same_card).await?;
-    rows.extend(bulk::read(txn, head, by_token, same_digits).await?);
-    rows.iter().map(|row| Found::of(Known::from_query_result(row, "")?)).collect()
+    [Select::new(head, by_fingerprint, same_card), Select::new(head, by_token, same_digits)]
+}
+
+/// What either of [`selects`] found.
+pub(super) fn found(rows: &[QueryResult]) -> impl Iterator<Item = Result<Found, Failure>> {
+    rows.iter().map(|row| Found::of(Known::from_query_result(row, "")?))
 }
 
 pub(super) fn insert<'a>(tokens: impl Iterator<Item = (&'a (MerchantId, Token), &'a NewToken)>) -> Write {

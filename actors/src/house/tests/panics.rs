@@ -6,7 +6,7 @@ use warifu_core::payment::State;
 use warifu_core::refusal::Refusal;
 use warifu_hsm::{Hsm, HsmError};
 
-use super::support::{CARD, Fault, Keypad, Scene, caller, certificate, eventually, play};
+use super::support::{CARD, Fault, Keypad, Scene, Stage, caller, certificate, eventually, play, play_on};
 use crate::house::Actor;
 use crate::key_deriver::{KeyDeriver, Visit, VisitError};
 use crate::record::{Kind, Record};
@@ -26,8 +26,12 @@ fn is_hurt(answer: &Result<State, Refusal>) -> bool {
 }
 
 fn one_panic_one_request(actor: Actor) {
-    play(|scene, acquirer, keypad| async move {
-        // A full window, so that the auditor is asked to write.
+    let mut stage = Stage::new();
+    if actor == Actor::Auditor {
+        // Without a window the auditor is asked each time.
+        stage.settings.audit_window = Duration::ZERO;
+    }
+    play_on(&stage, |scene, acquirer, keypad| async move {
         assert!(matches!(sale(&scene, &keypad, 1).await, Ok(State::Authorized(_))), "before");
         let mut away = Vec::new();
         for round in 1..=3 {

@@ -335,16 +335,33 @@ impl<'a> Stuck<'a> {
 
 /// Reads everything a batch names, and locks what it may change.
 async fn read(txn: &DatabaseTransaction, wanted: &Wanted<'_>) -> Result<View, Failure> {
+    let backend = txn.get_database_backend();
+    let [by_fingerprint, by_digits] = token::selects(wanted);
+    // What is locked comes first: the others must be read as they are once the locks are held.
+    let selects = [
+        device::select_locked(backend, wanted.devices.iter().copied()),
+        payment::select_locked(backend, wanted.payments.iter().copied()),
+        request::select(wanted.requests.iter()),
+        by_fingerprint,
+        by_digits,
+    ];
+    let [devices, payments, requests, by_fingerprint, by_digits] = bulk::read(txn, selects).await?;
     let mut view = View::default();
-    view.devices.extend(device::read_locked(txn, wanted.devices.iter().copied()).await?);
-    let payments = payment::read_locked(txn, wanted.payments.iter().copied()).await?;
-    view.payments.extend(payments.into_iter().map(|payment| (payment.id, payment)));
-    view.requests.extend(request::read(txn, wanted.requests.iter()).await?);
+    for device in device::views(&devices) {
+        view.devices.extend([device?]);
+    }
+    for request in request::views(&requests) {
+        view.requests.extend([request?]);
+    }
     let told: Vec<_> = view.requests.values().filter_map(|RequestView { payment, .. }| *payment).collect();
     let told = told.into_iter().filter(|id| !wanted.payments.contains(id));
-    let payments = payment::read(txn, told).await?;
-    view.payments.extend(payments.into_iter().map(|payment| (payment.id, payment)));
-    for found in token::read(txn, wanted).await? {
+    let [told] = bulk::read(txn, [payment::select(told)]).await?;
+    for payment in payment::found(&payments).chain(payment::found(&told)) {
+        let payment = payment?;
+        view.payments.insert(payment.id, payment);
+    }
+    for found in token::found(&by_fingerprint).chain(token::found(&by_digits)) {
+        let found = found?;
         view.holders.insert((found.merchant.clone(), found.card.token), found.fingerprint);
         view.cards.insert((found.merchant, found.fingerprint), found.card);
     }
