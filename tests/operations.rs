@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use stage::sealer::Sealer;
 use stage::shop::{Shop, TILL_KSN, folder};
 use stage::till::phone;
-use stage::{Options, Server, program, raw, until};
+use stage::{Log, Options, Server, program, raw, until};
 use warifu_sdk::wire::v1::Outcome;
 
 const VISA: &str = "4111111111111111";
@@ -267,5 +267,17 @@ async fn a_collector_that_is_down_or_hangs_has_no_effect() {
         let code = tokio::task::block_in_place(|| shop.server.terminate(Duration::from_secs(15)));
         assert_eq!(code, Some(0), "{endpoint}");
         assert!(begun.elapsed() < LONGEST_DRAIN, "{endpoint}: {:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_stops_nobody() {
+    let environment = vec![("RUST_LOG".to_owned(), "trace".to_owned())];
+    let shop = Shop::with(Options { environment, log: Log::Unread, ..Options::default() }).await;
+    let mut device = Sealer::aes(TILL_KSN);
+    // Each leaves lines enough to fill a pipe many times over.
+    for number in 0..200 {
+        shop.till.tokenize(&format!("good-{number}"), &device.keyed("4111111111111111")).await.unwrap();
+        shop.till.tokenize(&format!("bad-{number}"), b"no frame").await.unwrap_err();
     }
 }

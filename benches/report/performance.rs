@@ -7,8 +7,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 mod figures;
+mod served;
 
 use figures::{Figure, figures};
+use served::{Served, served};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -17,15 +19,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     if groups.is_empty() {
         return Err("nothing was measured yet: run scripts/performance".into());
     }
-    fs::write(root.join("docs/performance.md"), document(&groups)?)?;
+    fs::write(root.join("docs/performance.md"), document(&groups, &served(&target.join("warifu-bench"))?)?)?;
     Ok(())
 }
 
-fn document(groups: &BTreeMap<String, Vec<Figure>>) -> Result<String, Box<dyn Error>> {
+fn document(
+    groups: &BTreeMap<String, Vec<Figure>>,
+    served: &[(String, Vec<Served>)],
+) -> Result<String, Box<dyn Error>> {
     let mut text = String::from(
         "# Performance\n\n\
-         Written by `scripts/performance` from one run of `cargo bench`; never edited by hand. Each figure is the median of\n\
-         criterion's samples, with the 95 % confidence interval of the median.\n\n",
+         Written by `scripts/performance` from one run of `cargo bench` and `warifu bench`; never edited by hand. Each\n\
+         figure is a median; criterion's have the 95 % confidence interval of the median. What a figure is to be read\n\
+         against was measured in the same run.\n\n",
     );
     writeln!(text, "| machine | |\n|---|---|")?;
     for (name, value) in machine() {
@@ -44,6 +50,12 @@ fn document(groups: &BTreeMap<String, Vec<Figure>>) -> Result<String, Box<dyn Er
                 rate(figure.median_ns),
                 figure.against(figures).unwrap_or_default(),
             )?;
+        }
+    }
+    for (name, rows) in served {
+        writeln!(text, "\n## {name}\n\n| | median | a second | against |\n|---|---:|---:|---|")?;
+        for row in rows {
+            writeln!(text, "| {} | {} | {} | {} |", row.what, time(row.median_ns), rate(row.median_ns), row.against)?;
         }
     }
     text.push_str(

@@ -95,6 +95,18 @@ pub struct Options {
     pub store_url: Option<String>,
     /// Settings as environment variables.
     pub environment: Vec<(String, String)>,
+    /// Where its log goes.
+    pub log: Log,
+}
+
+/// Where a server's log goes.
+#[derive(Clone, Copy, Default)]
+pub enum Log {
+    /// Into a file in its folder.
+    #[default]
+    Kept,
+    /// Into a pipe that nobody reads.
+    Unread,
 }
 
 impl Server {
@@ -115,6 +127,10 @@ impl Server {
             command.env(name, value);
         }
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("server.log")).unwrap();
+        let log = match options.log {
+            Log::Kept => Stdio::from(log),
+            Log::Unread => Stdio::piped(),
+        };
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("warifu starts");
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
