@@ -4,6 +4,7 @@
 //! leaves, the same work one by one, or the same written on the `des` crate.
 
 #![allow(missing_docs, reason = "criterion's main function")]
+#![allow(clippy::print_stderr, reason = "a bench says what it leaves out")]
 
 use std::path::PathBuf;
 

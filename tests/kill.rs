@@ -101,7 +101,7 @@ async fn ask_again(till: &Till, asked: &Asked) -> Answer {
 /// The acquirer's time is shorter than usual, and so is the time in which something may still be on its way to it.
 fn options(store_url: Option<String>) -> Options {
     let environment = vec![("WARIFU__ACQUIRER__TIMEOUT_MS".to_owned(), "2000".to_owned())];
-    Options { store_url, environment }
+    Options { store_url, environment, ..Options::default() }
 }
 
 /// A moment that is another in each run, between bounds, told if the test fails.

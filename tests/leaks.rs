@@ -178,7 +178,7 @@ fn search(dir: &Path, store_url: Option<String>, elsewhere: &[PathBuf]) {
         ("WARIFU__ACQUIRER__TIMEOUT_MS", "300".to_owned()),
     ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value)).to_vec();
-    let mut server = Server::dev(dir, &Options { store_url, environment });
+    let mut server = Server::dev(dir, &Options { store_url, environment, ..Options::default() });
     let (canaries, said) = play(&server);
     let needles = canaries.needles();
     assert!(scan::finds(&needles) && canaries.0.len() > 20);

@@ -179,18 +179,20 @@ impl KeyManager {
         &self,
         visits: Vec<(Ksn, V, Record)>,
     ) -> impl Future<Output = Vec<Visited<V::Reply>>> + Send + use<V> {
-        let mut shares: Vec<(Vec<usize>, Vec<(V, Record)>)> = Vec::new();
-        shares.resize_with(self.derivers.len(), Default::default);
+        // Of each deriver, the visits that are its, and the places of their results.
+        let (mut shares, mut places) = (Vec::new(), vec![Vec::new(); self.derivers.len()]);
+        shares.resize_with(self.derivers.len(), Vec::new);
         let len = visits.len();
         for (place, (ksn, visit, record)) in visits.into_iter().enumerate() {
-            if let Some((places, share)) = shares.get_mut(self.index_of(&ksn)) {
-                places.push(place);
+            let deriver = self.index_of(&ksn);
+            if let (Some(share), Some(places)) = (shares.get_mut(deriver), places.get_mut(deriver)) {
                 share.push((visit, record));
+                places.push(place);
             }
         }
-        let asked = self.derivers.clone().into_iter().zip(shares).filter(|(_, (places, _))| !places.is_empty());
+        let asked = self.derivers.clone().into_iter().zip(shares).zip(places).filter(|(_, places)| !places.is_empty());
         let asked: Vec<_> = asked
-            .map(|(deriver, (places, share))| async move {
+            .map(|((deriver, share), places)| async move {
                 places.into_iter().zip(deriver.visit_each(share).await).collect::<Vec<_>>()
             })
             .collect();

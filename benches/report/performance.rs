@@ -10,7 +10,7 @@ mod figures;
 mod served;
 
 use figures::{Figure, figures};
-use served::{Served, served};
+use served::{Titled, served};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -23,10 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn document(
-    groups: &BTreeMap<String, Vec<Figure>>,
-    served: &[(String, Vec<Served>)],
-) -> Result<String, Box<dyn Error>> {
+fn document(groups: &BTreeMap<String, Vec<Figure>>, served: &[Titled]) -> Result<String, Box<dyn Error>> {
     let mut text = String::from(
         "# Performance\n\n\
          Written by `scripts/performance` from one run of `cargo bench` and `warifu bench`; never edited by hand. Each\n\

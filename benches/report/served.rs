@@ -6,6 +6,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
+/// A report and its title.
+pub(crate) type Titled = (String, Vec<Served>);
+
 /// One row of a report.
 pub(crate) struct Served {
     pub(crate) what: String,
@@ -14,14 +17,14 @@ pub(crate) struct Served {
 }
 
 /// The reports in a folder, each with a title, in the order of their names; none if there is no such folder.
-pub(crate) fn served(folder: &Path) -> Result<Vec<(String, Vec<Served>)>, Box<dyn Error>> {
+pub(crate) fn served(folder: &Path) -> Result<Vec<Titled>, Box<dyn Error>> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     files.sort();
     files.iter().map(|file| report(file)).collect()
 }
 
-fn report(file: &Path) -> Result<(String, Vec<Served>), Box<dyn Error>> {
+fn report(file: &Path) -> Result<Titled, Box<dyn Error>> {
     let name = file.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
     let (hsm, store) = name.split_once('-').unwrap_or((name, ""));
     let keys = if hsm == "softhsm" { "SoftHSM in hardware mode" } else { "keys in software" };

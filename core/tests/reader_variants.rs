@@ -249,7 +249,8 @@ fn the_original_layout_opens_in_all_its_forms() {
     let joined = |tracks: &[&[u8]]| raw(seal(DATA_KEY, &tracks.concat()));
     let head = |tracks: [&[u8]; 3]| raw([0x00, 0x3F, len(tracks[0]), len(tracks[1]), len(tracks[2])]);
     let all: [&[u8]; 3] = [&track1, &track2, &track3];
-    let forms: [(Vec<Part>, Option<&[u8]>, Option<&[u8]>); 5] = [
+    type Form<'a> = (Vec<Part>, Option<&'a [u8]>, Option<&'a [u8]>);
+    let forms: [Form<'_>; 5] = [
         // Track 3 in clear, a hash for each of the others.
         (
             vec![

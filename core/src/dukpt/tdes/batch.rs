@@ -4,7 +4,7 @@
 //! long as its longest way for every few hundred records, so it is worth while to ask for many.
 //!
 //! # Panics
-//! Every function here panics when a key has not [`KEY_LEN`](super::KEY_LEN), as those for one record do, and when the
+//! Every function here panics when a key has not [`KEY_LEN`], as those for one record do, and when the
 //! processor does not have the path.
 
 pub use super::super::des::Path;
