@@ -185,7 +185,8 @@ impl Desk {
                     error @ (StoreError::Stopped
                     | StoreError::LogTaken
                     | StoreError::LogChanged(_)
-                    | StoreError::NotFound(_)),
+                    | StoreError::NotFound(_)
+                    | StoreError::Corrupt(_)),
                 ) => return Err(error.into()),
                 Err(error) => {
                     failures += 1;

@@ -5,7 +5,7 @@
 
 mod reading;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use warifu_core::merchant::{OrderNumber, RequestId};
 use warifu_core::money::Money;
 use warifu_core::payment::Channel;
-use warifu_core::refusal::Refusal;
+use warifu_core::refusal::{Refusal, Retry};
 
 use crate::auditor::AuditLog;
 use crate::cashier::{Authorize, Cashier, Resume};
@@ -176,28 +176,33 @@ impl Answer<CollectMany> for CommModule {
 
     fn answer(&mut self, asked: CollectMany) -> impl Future<Output = Result<Self::Reply, Refused>> + Send + 'static {
         let CollectMany { cards, admission } = asked;
-        let (mut first, mut tell, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
-        let places: Vec<_> = cards.into_iter().enumerate().map(|(at, card)| (at, self.join(&card), card)).collect();
-        let len = places.len();
-        for (at, place, card) in places {
-            match place {
+        let (mut first, mut tell, mut others, mut twice) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut names, len) = (HashSet::new(), cards.len());
+        for (at, card) in cards.into_iter().enumerate() {
+            match self.join(&card) {
                 Place::First(answer) => {
+                    names.insert(card.request.clone());
                     first.push(card);
                     tell.push((at, answer));
                 }
-                Place::Behind(answer) => waiting.push((at, Some(answer))),
-                Place::Mistaken => waiting.push((at, None)),
+                Place::Behind(answer) if names.contains(&card.request) => twice.push((at, answer)),
+                Place::Behind(answer) => others.push((at, answer)),
+                Place::Mistaken => {}
             }
         }
         let desk = self.desk.clone();
         async move {
             let mut told: Vec<_> = std::iter::repeat_with(|| Err(mistaken())).take(len).collect();
+            // An earlier try of the same upload is still at work: what comes after it must not overtake it.
+            for (at, answer) in others {
+                told[at] = behind(answer).await;
+            }
             for ((at, answer), served) in tell.into_iter().zip(desk.serve_many(first).await) {
                 answer.send_replace(Some(served.clone()));
                 told[at] = served;
             }
             drop(admission);
-            for (at, answer) in waiting.into_iter().filter_map(|(at, answer)| Some((at, answer?))) {
+            for (at, answer) in twice {
                 told[at] = behind(answer).await;
             }
             Ok(told)
@@ -251,10 +256,18 @@ impl Desk {
         let looked_at = join_all(cards.into_iter().map(|card| self.look_at(card))).await;
         let (mut wanted, mut places) = (Vec::new(), Vec::new());
         let mut taken: Vec<Result<Taken, Refused>> = Vec::with_capacity(names.len());
+        // A card that is to be asked for again, of whichever device: nothing after it is taken before it.
+        let mut held: Option<Refused> = None;
         for (at, looked_at) in looked_at.into_iter().enumerate() {
             taken.push(match looked_at {
                 Ok(Standing::Before(taken, _)) => Ok(taken),
-                Err(refused) => Err(refused),
+                Err(refused) => {
+                    if refused.refusal.retry() == Retry::SameRequest {
+                        held.get_or_insert_with(|| refused.clone());
+                    }
+                    Err(refused)
+                }
+                Ok(Standing::New(..)) if held.is_some() => Err(held.clone().unwrap_or_else(mistaken)),
                 Ok(Standing::New(collected, _)) => {
                     wanted.push(collected);
                     places.push(at);

@@ -46,6 +46,8 @@ use crate::tokenizer::Tokenizer;
 /// Most cards of one [`House::tokenize_many`]: enough to share what they can share, few enough not to keep others from
 /// the HSM.
 pub const TOGETHER: usize = 128;
+/// Cards of an upload that take the room of one request.
+const CARDS_OF_A_REQUEST: usize = 8;
 /// How long the last record may take.
 pub const LAST_RECORD: Duration = Duration::from_secs(2);
 
@@ -256,7 +258,7 @@ impl House {
         );
         let work = async {
             let taken = async {
-                let admission = self.enter()?;
+                let admission = self.enter_with(cards.len().div_ceil(CARDS_OF_A_REQUEST))?;
                 let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
                 module.ask(CollectMany { cards, admission: Some(admission) }).await
             };
@@ -326,10 +328,16 @@ impl House {
 
     /// Lets a request in, or not, at once.
     fn enter(&self) -> Result<Admission, Refused> {
+        self.enter_with(1)
+    }
+
+    /// Lets something in that takes the room of so many requests.
+    fn enter_with(&self, room: usize) -> Result<Admission, Refused> {
         if *self.0.draining.borrow() {
             return Err(Refused::because(Refusal::Draining, "the server is stopping"));
         }
-        let permit = Arc::clone(&self.0.admission).try_acquire_owned();
+        let room = u32::try_from(room.clamp(1, self.0.settings.admission.max(1))).unwrap_or(u32::MAX);
+        let permit = Arc::clone(&self.0.admission).try_acquire_many_owned(room);
         let permit = permit.map_err(|_| Refused::because(Refusal::Busy, "too many requests are in flight"))?;
         metrics::gauge!("warifu_requests_in_flight").increment(1.0);
         Ok(Admission { _permit: permit })

@@ -6,7 +6,6 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use futures_util::future::join_all;
 use warifu_core::account_data::AccountData;
 use warifu_core::frame::SealedFrame;
@@ -164,6 +163,20 @@ struct Ready {
     card: AccountData,
 }
 
+impl Ready {
+    /// What is handed in for it, and what was due until then.
+    fn intent(&mut self) -> (Intent, Vec<Due>, Vec<Record>) {
+        (Intent::Take(Box::new(self.take.clone())), std::mem::take(&mut self.due), Vec::new())
+    }
+}
+
+/// What becomes of a card of a batch once its intent is handed in.
+enum Next {
+    Take(Box<Ready>),
+    Lose(Refused),
+    Refuse(Refused),
+}
+
 /// A card that gets no token, and what is written down of it.
 struct Lost {
     intent: Intent,
@@ -202,16 +215,36 @@ impl Desk {
         self.seal_unknown(&all, &mut cards).await;
         hold_back(&all, &mut cards);
 
-        let handed_in = all.iter().zip(cards).map(|(collected, card)| match card {
-            Ok(Ok(mut ready)) => {
-                let first = self.hand_in(&mut ready);
-                async move { self.finish(collected, ready, first.await).await.map(|issued| issued.taken) }.boxed()
+        let (mut next, mut intents) = (Vec::with_capacity(all.len()), Vec::new());
+        for card in cards {
+            next.push(match card {
+                Ok(Ok(mut ready)) => {
+                    intents.push(ready.intent());
+                    Next::Take(Box::new(ready))
+                }
+                Ok(Err(Lost { intent, due, further, refused })) => {
+                    intents.push((intent, due, further));
+                    Next::Lose(refused)
+                }
+                Err(refused) => Next::Refuse(refused),
+            });
+        }
+        let mut written = self.log.submit_each(intents).into_iter();
+        let finished = all.iter().zip(next).map(|(collected, next)| {
+            let written = if let Next::Refuse(_) = next { None } else { written.next() };
+            async move {
+                match (next, written) {
+                    (Next::Take(ready), Some(written)) => {
+                        self.finish(collected, *ready, written.await).await.map(|issued| issued.taken)
+                    }
+                    (Next::Lose(refused), Some(written)) => Err(lost(refused, written.await)),
+                    (Next::Refuse(refused), _) => Err(refused),
+                    (Next::Take(_) | Next::Lose(_), None) => Err(nowhere()),
+                }
             }
-            Ok(Err(lost)) => self.lose(lost).map(Err).boxed(),
-            Err(refused) => std::future::ready(Err(refused)).boxed(),
         });
-        let handed_in: Vec<_> = handed_in.collect();
-        Ok(join_all(handed_in).await)
+        let finished: Vec<_> = finished.collect();
+        Ok(join_all(finished).await)
     }
 
     /// Seals, in one visit to each deriver, the numbers of those cards that have no token yet.
@@ -250,8 +283,12 @@ impl Desk {
                 return;
             }
         };
-        for ((place, (take, due)), sealed) in places.into_iter().zip(rest).zip(sealed) {
-            cards[place] = self.sealed(take, due, sealed).await.map(Ok);
+        let sealed =
+            places.into_iter().zip(rest).zip(sealed).map(|((place, (take, due)), sealed)| async move {
+                (place, self.sealed(take, due, sealed).await.map(Ok))
+            });
+        for (place, card) in join_all(sealed).await {
+            cards[place] = card;
         }
     }
 
@@ -325,23 +362,16 @@ impl Desk {
     }
 
     /// Writes down why a card got no token.
-    fn lose(&self, lost: Lost) -> impl Future<Output = Refused> + Send + use<> {
-        let Lost { intent, due, further, refused } = lost;
+    fn lose(&self, lost_card: Lost) -> impl Future<Output = Refused> + Send + use<> {
+        let Lost { intent, due, further, refused } = lost_card;
         let written = self.log.submit(intent, due, further);
-        async move {
-            match written.await {
-                Ok(Ok(_)) => refused,
-                // Somebody else used the counter meanwhile.
-                Ok(Err(rejection)) => rejection.into(),
-                Err(error) => error.into(),
-            }
-        }
+        async move { lost(refused, written.await) }
     }
 
     /// Hands a card in to be taken.
     fn hand_in(&self, ready: &mut Ready) -> impl Future<Output = Written> + Send + use<> {
-        let intent = Intent::Take(Box::new(ready.take.clone()));
-        self.log.submit(intent, std::mem::take(&mut ready.due), Vec::new())
+        let (intent, due, further) = ready.intent();
+        self.log.submit(intent, due, further)
     }
 
     /// From what the writer says to a first try, until there is a token or no other try is worth it.
@@ -414,6 +444,16 @@ impl Desk {
                 Err(refused)
             }
         }
+    }
+}
+
+/// What the caller of a lost card is told.
+fn lost(refused: Refused, written: Written) -> Refused {
+    match written {
+        Ok(Ok(_)) => refused,
+        // Somebody else used the counter meanwhile.
+        Ok(Err(rejection)) => rejection.into(),
+        Err(error) => error.into(),
     }
 }
 

@@ -178,6 +178,11 @@ impl Failure {
         }
     }
 
+    /// Whether a stream of cards ended because of one of them, which nobody could read.
+    pub(crate) fn is_of_one_card(&self) -> bool {
+        matches!(self, Self::Refused { refusal: Some(Refusal::FrameMalformed), .. })
+    }
+
     /// The shortest pause before the same request may be sent again; `None` if it must not be.
     pub(crate) fn may_repeat(&self) -> Option<Duration> {
         match self {

@@ -52,6 +52,12 @@ impl<'a> Upload<'a> {
                 since = Instant::now();
                 backoff.reset();
             }
+            let first = asked.iter().copied().find(|at| self.answers[*at].is_none());
+            if let Some(first) = first.filter(|_| failure.is_of_one_card()) {
+                // The stream ended at this card; those after it have not been looked at.
+                self.answers[first] = Some(Err(failure.into_error(Some(&self.cards[first].0), since.elapsed())));
+                continue;
+            }
             let pause = failure.may_repeat().map(|least| least.max(backoff.draw()));
             match pause {
                 Some(pause) if since.elapsed() + pause < self.patience.total => sleep(pause).await,

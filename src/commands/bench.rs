@@ -26,6 +26,8 @@ use crate::exit::{Attempt as _, Exit, Failure};
 use load::{Cards, Load};
 use report::{Report, Row};
 
+/// How the name of a throw-away folder begins.
+const PREFIX: &str = "warifu-bench-";
 /// Connections that write single rows side by side, on PostgreSQL; SQLite has one writer.
 const WRITERS: u32 = 8;
 /// Callers at a time of a busy shop.
@@ -80,7 +82,11 @@ enum Keys {
 impl Bench {
     pub(crate) fn run(self) -> Result<(), Failure> {
         let dir = match &self.folder {
-            Some(folder) => folder.clone(),
+            // It is removed at the end.
+            Some(folder) if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) => {
+                folder.clone()
+            }
+            Some(_) => return Err(Failure::new(Exit::Usage, "--folder is for this program's own use")),
             None => self.new_folder()?,
         };
         let folder = Folder::open(&dir)?;
@@ -110,7 +116,7 @@ impl Bench {
 
     fn new_folder(&self) -> Result<PathBuf, Failure> {
         let mut builder = tempfile::Builder::new();
-        let builder = builder.prefix("warifu-bench-");
+        let builder = builder.prefix(PREFIX);
         let made = match &self.dir {
             Some(dir) => builder.tempdir_in(dir),
             None => builder.tempdir(),

@@ -16,6 +16,7 @@ use warifu_sdk::wire::v1;
 use warifu_sdk::wire::v1::tokenize_many_response::Result as Told;
 
 use super::convert;
+use super::limits::unread;
 use super::status::status;
 use crate::identity::Peer;
 
@@ -96,7 +97,22 @@ impl Batches {
             }
         }
         // What is to be asked again comes before whatever its device sent after it.
-        again.map(|refusal| status(refusal, None)).or(broken).map_or(Ok(()), Err)
+        match (again, broken) {
+            (Some(refusal), _) => Err(status(refusal, None)),
+            (None, Some(said)) => Err(self.broken(&caller, said).await),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// A message that cannot be read ends the stream, in the words a call of its own would be refused with.
+    async fn broken(&self, caller: &Caller, said: Status) -> Status {
+        match unread(&said) {
+            None => said,
+            Some(cause) => {
+                let refusal = Refusal::FrameMalformed;
+                status(self.house.note_refusal_because(caller, None, refusal, cause).await, None)
+            }
+        }
     }
 
     async fn unread(&self, caller: &Caller, request: Option<&RequestId>, refusal: Refusal) -> Refusal {

@@ -103,7 +103,7 @@ fn is_ours(path: &str) -> bool {
 }
 
 /// Whether the gRPC library refused the message before the service saw it: its own statuses carry no details.
-fn unread(said: &Status) -> Option<&'static str> {
+pub(super) fn unread(said: &Status) -> Option<&'static str> {
     match said.code() {
         _ if !said.details().is_empty() => None,
         Code::OutOfRange => Some("the message is longer than this server takes"),

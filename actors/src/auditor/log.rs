@@ -18,13 +18,14 @@ use crate::house::Caller;
 use crate::record::{Kind, Record};
 use crate::refused::{Recorded, Refused, with_source};
 use crate::store::job::{Intent, Job, Outcome};
-use crate::store::{Rejection, StoreError, Writer};
+use crate::store::{Answer, Rejection, StoreError, Writer};
 use crate::supervisor::{Supervisor, pause};
 
 /// Records written together when they are late.
 const TOGETHER: usize = 256;
-/// Late records that can be held. More than requests can be in flight, so this is never reached in order.
-const MOST_OWED: usize = 65_536;
+/// Late records that can be held. More than all that can be in flight leave behind, so this is never reached in order:
+/// 65,536 admissions at the most, each for so many cards of an upload as leave 16 records.
+const MOST_OWED: usize = 1 << 20;
 /// Records nobody waits for that may be on their way.
 const UNWATCHED: usize = 64;
 /// Pause between two tries to write late records.
@@ -104,18 +105,34 @@ impl AuditLog {
         due: Vec<Due>,
         further: Vec<Record>,
     ) -> impl Future<Output = Result<Result<Outcome, Rejection>, StoreError>> + Send + use<> {
-        let records = due.iter().filter_map(|due| due.record.as_deref().cloned()).chain(further).collect();
-        let handed_in = self.0.writer.submit(Job { intent, records });
-        let log = self.clone();
-        async move {
-            let outcome = handed_in.await;
-            if let Err(StoreError::LogTaken | StoreError::LogChanged(_) | StoreError::Stopped) = outcome {
-                log.0.supervisor.give_up("audit log");
-            }
-            let outcome = outcome?;
-            due.into_iter().for_each(Due::settle);
-            Ok(outcome)
+        let handed_in = self.0.writer.submit(job(intent, &due, further));
+        self.clone().settled(handed_in, due)
+    }
+
+    /// As [`AuditLog::submit`] for many intents: all of them are handed in, in order, or none.
+    pub fn submit_each(
+        &self,
+        intents: Vec<(Intent, Vec<Due>, Vec<Record>)>,
+    ) -> Vec<impl Future<Output = Result<Result<Outcome, Rejection>, StoreError>> + Send + use<>> {
+        let jobs = intents.into_iter().map(|(intent, due, further)| (job(intent, &due, further), due));
+        let (jobs, due): (Vec<_>, Vec<_>) = jobs.unzip();
+        let handed_in = self.0.writer.submit_each(jobs);
+        handed_in.into_iter().zip(due).map(|(handed_in, due)| self.clone().settled(handed_in, due)).collect()
+    }
+
+    /// Waits until it is durable; then what was due is written.
+    async fn settled(
+        self,
+        handed_in: impl Future<Output = Answer>,
+        due: Vec<Due>,
+    ) -> Result<Result<Outcome, Rejection>, StoreError> {
+        let outcome = handed_in.await;
+        if let Err(StoreError::LogTaken | StoreError::LogChanged(_) | StoreError::Stopped) = outcome {
+            self.0.supervisor.give_up("audit log");
         }
+        let outcome = outcome?;
+        due.into_iter().for_each(Due::settle);
+        Ok(outcome)
     }
 
     /// Writes records and waits until they are durable.
@@ -188,6 +205,11 @@ impl AuditLog {
             self.0.supervisor.give_up("audit log");
         }
     }
+}
+
+fn job(intent: Intent, due: &[Due], further: Vec<Record>) -> Job {
+    let records = due.iter().filter_map(|due| due.record.as_deref().cloned()).chain(further).collect();
+    Job { intent, records }
 }
 
 impl Due {

@@ -57,6 +57,12 @@ impl Rows {
         self.len == 0
     }
 
+    /// A statement around the rows.
+    fn between(self, head: &str, tail: &str, backend: DbBackend, values: &mut Vec<Value>) -> String {
+        let source = self.source(backend, values);
+        format!("{head} {source} {tail}")
+    }
+
     /// The rows as a table called `v`; its values are added to `values`. On SQLite that is one value, whose place has no
     /// number: of many statements in one call each takes the next.
     fn source(self, backend: DbBackend, values: &mut Vec<Value>) -> String {
@@ -137,9 +143,7 @@ impl Select {
     }
 
     fn sql(self, backend: DbBackend, values: &mut Vec<Value>) -> String {
-        let (head, tail) = (self.head, self.tail);
-        let source = self.rows.source(backend, values);
-        format!("{head} {source} {tail}")
+        self.rows.between(self.head, self.tail, backend, values)
     }
 
     /// The statement; none for no rows.
@@ -205,9 +209,7 @@ impl Write {
     }
 
     fn sql(self, backend: DbBackend, values: &mut Vec<Value>) -> String {
-        let (head, tail) = (self.head, self.tail);
-        let source = self.rows.source(backend, values);
-        format!("{head} {source} {tail}")
+        self.rows.between(self.head, self.tail, backend, values)
     }
 }
 

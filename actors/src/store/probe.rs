@@ -26,9 +26,14 @@ pub async fn single_rows(url: &str, connections: u32, rows: u32) -> Result<Durat
 /// # Errors
 /// When the server cannot be used, or may not be asked for a database.
 pub async fn new_database(url: &str, name: &str) -> Result<String, StoreError> {
+    let (address, settings) = url.split_once('?').map_or((url, None), |(address, settings)| (address, Some(settings)));
+    let (server, database) = address.rsplit_once('/').unwrap_or_default();
+    if server.ends_with('/') || database.is_empty() {
+        return Err(StoreError::Address("it names no database"));
+    }
     told(url, &format!("CREATE DATABASE {name}")).await?;
-    let (server, _) = url.rsplit_once('/').ok_or(StoreError::Address("it names no database"))?;
-    Ok(format!("{server}/{name}"))
+    let settings = settings.map(|settings| format!("?{settings}")).unwrap_or_default();
+    Ok(format!("{server}/{name}{settings}"))
 }
 
 /// Removes a database made by [`new_database`].

@@ -100,6 +100,33 @@ impl Writer {
         }
     }
 
+    /// As [`Writer::submit`] for many jobs, in order: all of them are handed in, or none.
+    pub fn submit_each(&self, jobs: Vec<Job>) -> Vec<impl Future<Output = Answer> + Send + use<>> {
+        let queued = jobs.into_iter().map(|job| {
+            let (answer, answered) = oneshot::channel();
+            (Queued { job, answer }, answered)
+        });
+        let (queued, answered): (Vec<_>, Vec<_>) = queued.unzip();
+        let refused = match self.jobs.try_reserve_many(queued.len()) {
+            Ok(places) => {
+                places.zip(queued).for_each(|(place, queued)| place.send(queued));
+                None
+            }
+            Err(mpsc::error::TrySendError::Full(())) => Some(StoreError::Busy),
+            Err(mpsc::error::TrySendError::Closed(())) => Some(StoreError::Stopped),
+        };
+        let answers = answered.into_iter().map(|answered| {
+            let refused = refused.clone();
+            async move {
+                match refused {
+                    None => answered.await.unwrap_or(Err(StoreError::Stopped)),
+                    Some(error) => Err(error),
+                }
+            }
+        });
+        answers.collect()
+    }
+
     /// The audit log as it is durable, and when that changes.
     pub fn tree(&self) -> watch::Receiver<TreeState> {
         self.tree.clone()

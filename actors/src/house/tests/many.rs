@@ -4,11 +4,20 @@ use warifu_core::device::State;
 use warifu_core::merchant::DeviceId;
 use warifu_core::refusal::Refusal;
 
-use super::support::{CARD, Fault, Keypad, caller, play, tokenize};
+use super::support::{CARD, Fault, Keypad, Stage, caller, play, play_on, tokenize};
 use crate::record::Kind;
 
 /// Another good card.
 const OTHER: &[u8] = b"5555555555554444=2812=123";
+/// Good cards.
+const PANS: [&str; 6] = [
+    "4111111111111111",
+    "5555555555554444",
+    "378282246310005",
+    "6011111111111117",
+    "3530111333300000",
+    "30569309025904",
+];
 /// One whose check digit is wrong.
 const WRONG: &[u8] = b"4111111111111112=2812=123";
 
@@ -64,5 +73,41 @@ fn no_card_is_taken_before_an_earlier_one_of_its_device_that_is_to_be_asked_agai
         assert_eq!(told, [const { Err(Refusal::HsmUnavailable) }; 2]);
         let told = scene.house.tokenize_many(&caller(1), asked()).await.unwrap();
         assert!(told.iter().all(Result::is_ok), "{told:?}");
+    });
+}
+
+#[test]
+fn where_the_writer_has_no_room_for_all_none_is_taken() {
+    let mut stage = Stage::new();
+    stage.settings.writer.queue = 3;
+    play_on(&stage, |scene, _, keypad| async move {
+        let card = |number| tokenize(&format!("r{number}"), keypad.seal(number, CARD));
+        scene.tokenize("r1", keypad.seal(1, CARD)).await.unwrap();
+        let told = scene.house.tokenize_many(&caller(1), (2..8).map(card).collect()).await.unwrap();
+        assert_eq!(told, [const { Err(Refusal::Busy) }; 6]);
+        // Each counter is still unused.
+        for number in 2..8 {
+            scene.house.tokenize(&caller(1), card(number)).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_upload_tried_again_does_not_overtake_its_first_try() {
+    play(|scene, _, keypad| async move {
+        let new = |number: u32| format!("{}=2812=123", PANS[usize::try_from(number).unwrap() % PANS.len()]);
+        let cards = |up_to: u32| -> Vec<_> {
+            // New cards first: they need a visit more than the known ones behind them.
+            let typed = |number| if number <= 20 { new(number) } else { new(0) };
+            (1..=up_to)
+                .map(|number| tokenize(&format!("r{number}"), keypad.seal(number, typed(number).as_bytes())))
+                .collect()
+        };
+        let caller = caller(1);
+        let (first, again) =
+            tokio::join!(scene.house.tokenize_many(&caller, cards(20)), scene.house.tokenize_many(&caller, cards(100)));
+        let (first, again) = (first.unwrap(), again.unwrap());
+        assert!(first.iter().chain(&again).all(Result::is_ok), "{first:?} {again:?}");
+        assert_eq!(first, again[..20]);
     });
 }
