@@ -95,13 +95,11 @@ impl Bench {
                 .or_exit(Exit::Internal, "begin again with SoftHSM's configuration")?;
         }
         let database = format!("warifu_bench_{}", Uuid::new_v4().simple());
-        let measured = self.measure(&folder, &database);
-        if let Some(url) = &self.postgres
-            && let Err(failure) =
-                on_runtime(async { probe::drop_database(url, &database).await.stored("drop the throw-away database") })
-        {
-            remark(format_args!("warifu: the database {database} is left behind: {failure}"));
-        }
+        let measured = self.store(&folder, &database).and_then(|url| {
+            let measured = self.measure(&folder, url);
+            self.drop_store(&database);
+            measured
+        });
         if let Err(error) = fs::remove_dir_all(&dir) {
             remark(format_args!("warifu: {} is left behind: {error}", dir.display()));
         }
@@ -125,13 +123,26 @@ impl Bench {
         std::path::absolute(&made).or_exit(Exit::Usage, "find the folder")
     }
 
-    fn measure(&self, folder: &Folder, database: &str) -> Result<Report, Failure> {
-        let url = match &self.postgres {
+    /// The address of a data store nobody else has.
+    fn store(&self, folder: &Folder, database: &str) -> Result<String, Failure> {
+        match &self.postgres {
             Some(server) => {
-                on_runtime(async { probe::new_database(server, database).await.stored("make a throw-away database") })?
+                on_runtime(async { probe::new_database(server, database).await.stored("make a throw-away database") })
             }
-            None => format!("sqlite://{}?mode=rwc", folder.config().with_file_name("warifu.db").display()),
-        };
+            None => Ok(format!("sqlite://{}?mode=rwc", folder.config().with_file_name("warifu.db").display())),
+        }
+    }
+
+    fn drop_store(&self, database: &str) {
+        let Some(server) = &self.postgres else { return };
+        let dropped =
+            on_runtime(async { probe::drop_database(server, database).await.stored("drop the throw-away database") });
+        if let Err(failure) = dropped {
+            remark(format_args!("warifu: the database {database} is left behind: {failure}"));
+        }
+    }
+
+    fn measure(&self, folder: &Folder, url: String) -> Result<Report, Failure> {
         let (software, calls) = match self.hsm {
             Keys::Software => {
                 folder.provision_for(Path::new("/none"), Some(&url))?;
