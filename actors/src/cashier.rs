@@ -280,6 +280,8 @@ fn next_move(held: &StoredPayment, now: &StoredPayment, heard: Event) -> Option<
     match (now.state, heard) {
         // Silence says nothing about what others do with it.
         (State::Sent, Event::Silent) if now != held => None,
+        // It may have been taken back in between, and sent again: an approval of before that is worth nothing.
+        (State::Sent, Event::Approved(_)) if now != held => Some(State::Unknown),
         (State::Sent, heard) => State::Sent.apply(heard).ok(),
         // Somebody believed that it was never sent, and told so: it is taken back.
         (State::Reversed, Event::Approved(_)) => Some(State::Unknown),
