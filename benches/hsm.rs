@@ -56,6 +56,16 @@ fn measure(c: &mut Criterion, slot: &Slot, kept: &str, frames: impl Fn(&BdkSpec)
                 BatchSize::SmallInput,
             );
         });
+        // What the module's own calls take of that.
+        group.bench_function(format!("{}, its calls alone", spec.id.as_str()), |b| {
+            b.iter_custom(|frames| {
+                hsm.take_time();
+                for _ in 0..frames {
+                    hsm.open(&spec.id, &next()).expect("a good frame");
+                }
+                hsm.take_time()
+            });
+        });
     }
     group.finish();
 }

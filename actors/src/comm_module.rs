@@ -318,7 +318,7 @@ impl Desk {
     /// Whether a request was taken before, and if not, its card as it can be taken.
     async fn look_at(&self, card: Card) -> Result<Standing, Refused> {
         let read = self.read(&card.output, &card.request, card.digest).await;
-        let refused = match read.and_then(|collected| reading::is_fresh(&collected).map(|()| collected)) {
+        let refused = match read.and_then(|collected| self.is_fresh(&collected).map(|()| collected)) {
             Ok(collected) => return Ok(Standing::New(collected, card.wish)),
             Err(refused) => refused,
         };

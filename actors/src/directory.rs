@@ -1,4 +1,4 @@
-//! The directory: who may connect, which module is linked where, and what modules must hear.
+//! The directory: who may connect, which actor serves which module, where it is linked, and what modules must hear.
 
 mod refusals;
 
@@ -7,6 +7,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use warifu_core::device;
 use warifu_core::merchant::{DeviceId, MerchantId, ModuleId};
 use warifu_core::refusal::Refusal;
@@ -25,7 +26,9 @@ use crate::supervisor::Supervisor;
 use crate::tokenizer::Tokenizer;
 
 /// Modules whose actors are kept; with more, all are let go and made again when they come.
-const MOST_MODULES: usize = 4096;
+pub(crate) const MOST_MODULES: usize = 4096;
+/// How often all of the registry is read though nobody counted a change: a directory that has begun anew knows nothing.
+const READ_ALL: Duration = Duration::from_secs(30);
 
 /// Knows the modules.
 pub struct Directory {
@@ -59,9 +62,6 @@ struct Linked {
     news: mpsc::Sender<News>,
     displaced: oneshot::Sender<Displaced>,
 }
-
-/// Who is this, by the SHA-256 of its certificate?
-pub struct Identify(pub [u8; 32]);
 
 /// The actor of a module.
 pub struct Find(pub Caller);
@@ -150,24 +150,6 @@ impl Agent for Directory {
     const NAME: &'static str = "directory";
 }
 
-impl Answer<Identify> for Directory {
-    type Reply = Caller;
-    type Error = Refused;
-
-    fn answer(&mut self, asked: Identify) -> impl Future<Output = Result<Caller, Refused>> + Send + 'static {
-        let store = self.staff.store.clone();
-        async move {
-            let unknown = |cause| Refused::because(Refusal::ModuleUnknown, cause);
-            let module = store.module_by_certificate(&asked.0).await?;
-            let module = module.ok_or_else(|| unknown("no module has this certificate"))?;
-            match module.state {
-                ModuleState::Active => Ok(Caller { merchant: module.merchant, module: module.id }),
-                ModuleState::Blocked => Err(unknown("the module is blocked")),
-            }
-        }
-    }
-}
-
 impl Answer<Find> for Directory {
     type Reply = Gate<CommModule>;
     type Error = GateError;
@@ -249,7 +231,7 @@ impl Answer<RefusedCaller> for Directory {
     fn answer(&mut self, asked: RefusedCaller) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
         let log = self.staff.log.clone();
         metrics::counter!("warifu_refused_callers_total").increment(1);
-        if let Some(unwritten) = self.refusals.admit(tokio::time::Instant::now()) {
+        if let Some(unwritten) = self.refusals.admit(Instant::now()) {
             log.mention(refused_caller(&log, &asked, unwritten));
         }
         std::future::ready(Ok(()))
@@ -270,15 +252,39 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// Who has the certificate of this SHA-256?
+pub(crate) async fn identify(store: &Store, certificate_sha256: &[u8; 32]) -> Result<Caller, Refused> {
+    let unknown = |cause| Refused::because(Refusal::ModuleUnknown, cause);
+    let module = store.module_by_certificate(certificate_sha256).await?;
+    let module = module.ok_or_else(|| unknown("no module has this certificate"))?;
+    match module.state {
+        ModuleState::Active => Ok(Caller { merchant: module.merchant, module: module.id }),
+        ModuleState::Blocked => Err(unknown("the module is blocked")),
+    }
+}
+
 /// Looks at the registry again and again, and lets the directory tell what changed.
 pub(crate) async fn watch_registry(directory: Gate<Directory>, store: Store, every: Duration) {
+    // Which count of changes the directory has heard of, and when.
+    let mut told: Option<(i64, Instant)> = None;
     loop {
-        match registered(&store).await {
-            Ok(registered) => {
-                if let Err(GateError::Stopped(_)) = directory.ask(registered).await {
-                    return;
-                }
-            }
+        let looked = store.look_at_registry().await;
+        let news = looked.map(|count| match told {
+            Some((known, at)) if known == count && at.elapsed() < READ_ALL => None,
+            _ => Some(count),
+        });
+        let read = match news {
+            Ok(None) => Ok(None),
+            Ok(Some(count)) => registered(&store).await.map(|registered| Some((count, registered))),
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(None) => {}
+            Ok(Some((count, registered))) => match directory.ask(registered).await {
+                Ok(()) => told = Some((count, Instant::now())),
+                Err(GateError::Stopped(_)) => return,
+                Err(error) => tracing::warn!(%error, "the directory could not be told of the registry"),
+            },
             Err(error) => tracing::warn!(error = with_source(&error), "the registry could not be read"),
         }
         tokio::time::sleep(every).await;

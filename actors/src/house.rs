@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use quick_cache::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -31,15 +32,15 @@ pub use open::StartError;
 use crate::acquirer::link::AcquirerLink;
 use crate::auditor::{AuditLog, Auditor, Sign};
 use crate::cashier::Cashier;
-use crate::comm_module::{Card, Collect, CollectMany, FindSale, Wish};
-use crate::directory::{Announce, Directory, Find, Identify, RefusedCaller};
-use crate::gate::Gate;
+use crate::comm_module::{Card, Collect, CollectMany, CommModule, FindSale, Wish};
+use crate::directory::{Announce, Directory, Find, RefusedCaller, identify};
+use crate::gate::{Gate, GateError};
 use crate::key_deriver::KeyDeriver;
 use crate::key_manager::KeyManager;
 use crate::record::Kind;
 use crate::refused::{Refused, with_source};
-use crate::store::WriterSettings;
 use crate::store::job::{StoredCard, StoredPayment, Taken};
+use crate::store::{Store, WriterSettings};
 use crate::supervisor::Supervisor;
 use crate::tokenizer::Tokenizer;
 
@@ -138,9 +139,12 @@ pub struct House(Arc<Inner>);
 
 struct Inner {
     settings: Settings,
+    store: Store,
     log: AuditLog,
     supervisor: Supervisor,
     gates: Gates,
+    /// Those the directory has found before.
+    modules: Cache<ModuleId, Gate<CommModule>>,
     derivers: Vec<KeyDeriver>,
     factory: Arc<dyn HsmFactory>,
     admission: Arc<Semaphore>,
@@ -178,7 +182,7 @@ impl House {
     /// # Errors
     /// `ModuleUnknown` for nobody who may connect, which is written down.
     pub async fn identify(&self, certificate_sha256: [u8; 32]) -> Result<Caller, Refusal> {
-        match self.0.gates.directory.ask_within(Identify(certificate_sha256)).await {
+        match identify(&self.0.store, &certificate_sha256).await {
             Ok(caller) => Ok(caller),
             Err(Refused { refusal: refusal @ Refusal::ModuleUnknown, cause, .. }) => {
                 self.refuse_caller(cause, Some(certificate_sha256)).await;
@@ -259,7 +263,7 @@ impl House {
         let work = async {
             let taken = async {
                 let admission = self.enter_with(cards.len().div_ceil(CARDS_OF_A_REQUEST))?;
-                let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
+                let module = self.module(caller).await?;
                 module.ask(CollectMany { cards, admission: Some(admission) }).await
             };
             let taken = match taken.await {
@@ -293,7 +297,7 @@ impl House {
     pub async fn find_sale(&self, caller: &Caller, order: OrderNumber) -> Result<Vec<StoredPayment>, Refusal> {
         let found = async {
             let admission = self.enter()?;
-            let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
+            let module = self.module(caller).await?;
             let found = module.ask(FindSale(order)).await;
             drop(admission);
             found
@@ -319,11 +323,21 @@ impl House {
         let name = request.clone();
         let taken = async {
             let admission = self.enter()?;
-            let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
+            let module = self.module(caller).await?;
             module.ask(Collect { card: Card::of(request, output, wish), admission: Some(admission) }).await
         };
         let taken = taken.instrument(span.clone()).await;
         self.answered(call, caller, Some(&name), taken).instrument(span).await
+    }
+
+    /// The actor of a module.
+    async fn module(&self, caller: &Caller) -> Result<Gate<CommModule>, GateError> {
+        if let Some(module) = self.0.modules.get(&caller.module) {
+            return Ok(module);
+        }
+        let module = self.0.gates.directory.ask_within(Find(caller.clone())).await?;
+        self.0.modules.insert(caller.module.clone(), module.clone());
+        Ok(module)
     }
 
     /// Lets a request in, or not, at once.
@@ -482,11 +496,14 @@ impl House {
         let gates = &self.0.gates;
         match actor {
             Actor::CommModule => {
-                if let Ok(module) = gates.directory.ask_within(Find(caller.clone())).await {
+                if let Ok(module) = self.module(caller).await {
                     module.panic_next();
                 }
             }
-            Actor::Directory => gates.directory.panic_next(),
+            Actor::Directory => {
+                self.0.modules.clear();
+                gates.directory.panic_next();
+            }
             Actor::KeyManager => gates.keys.panic_next(),
             Actor::KeyDeriver => self.0.derivers.iter().for_each(KeyDeriver::panic_next),
             Actor::Tokenizer => gates.tokenizer.panic_next(),

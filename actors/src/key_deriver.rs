@@ -377,6 +377,7 @@ impl At<'_> {
             }));
             (done, calls_of(self.hsm))
         });
+        metrics::histogram!("warifu_hsm_module_seconds").record(self.hsm.take_time().as_secs_f64());
         record.at_ms = self.log.clock().now_ms();
         let (result, record, fate) = told(done, record.with_calls(&calls));
         (Visited { result, due: Some(self.log.due(record)) }, fate)

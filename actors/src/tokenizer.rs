@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -58,8 +59,8 @@ pub struct Collected {
     pub frame: SealedFrame,
     /// Its counter.
     pub counter: Counter,
-    /// Its device.
-    pub device: DeviceRecord,
+    /// Its device; its guard may be of a while ago.
+    pub device: Arc<DeviceRecord>,
 }
 
 /// Open the frame, give the card its token, and make that durable, with a payment if there is to be one.

@@ -15,6 +15,8 @@ mod signature;
 pub mod software;
 mod vault;
 
+use std::time::Duration;
+
 use warifu_core::account_data::AccountData;
 use warifu_core::card::Pan;
 use warifu_core::frame::SealedFrame;
@@ -137,6 +139,11 @@ pub trait Hsm: 'static {
 
     /// The calls made to the module since the last time this was asked: what an audit record accounts for.
     fn take_calls(&mut self) -> CallTally;
+
+    /// The time these calls took in the module, since the last time this was asked; zero where there is no module.
+    fn take_time(&mut self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 impl DecryptionMode {

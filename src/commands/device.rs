@@ -171,9 +171,9 @@ impl DeviceCommand {
             What::Add(new) => new.add(&desk).await,
             What::List(listing) => list(&desk, &listing).await,
             What::Show { id, json } => show(&desk, &id, json).await,
-            What::Activate(which) => become_state(&desk, &which.id, State::Active).await,
-            What::Suspend(which) => become_state(&desk, &which.id, State::Suspended).await,
-            What::Retire(which) => become_state(&desk, &which.id, State::Retired).await,
+            What::Activate(which) => change_state(&desk, &which.id, State::Active).await,
+            What::Suspend(which) => change_state(&desk, &which.id, State::Suspended).await,
+            What::Retire(which) => change_state(&desk, &which.id, State::Retired).await,
         })
     }
 }
@@ -223,7 +223,9 @@ impl Add {
         desk.registry.register_device(&device).await.stored("register the device")?;
         say(format_args!("device {} registered", self.id));
         if self.activate {
+            // No server has met it yet, so there is none to wait for.
             become_state(desk, &self.id, State::Active).await?;
+            tell_state(&self.id, State::Active);
         }
         Ok(())
     }
@@ -236,10 +238,19 @@ pub(crate) fn ksn(scheme: Scheme, text: &str) -> Result<Ksn, Failure> {
     Ok(ksn.device())
 }
 
-async fn become_state(desk: &Desk, id: &DeviceId, state: State) -> Result<(), Failure> {
-    desk.registry.set_device_state(id, state, now_ms()).await.stored("change the device")?;
-    say(format_args!("device {id} is {}", state.name()));
+async fn change_state(desk: &Desk, id: &DeviceId, state: State) -> Result<(), Failure> {
+    become_state(desk, id, state).await?;
+    desk.in_force().await;
+    tell_state(id, state);
     Ok(())
+}
+
+async fn become_state(desk: &Desk, id: &DeviceId, state: State) -> Result<(), Failure> {
+    desk.registry.set_device_state(id, state, now_ms()).await.stored("change the device")
+}
+
+fn tell_state(id: &DeviceId, state: State) {
+    say(format_args!("device {id} is {}", state.name()));
 }
 
 async fn list(desk: &Desk, listing: &Listing) -> Result<(), Failure> {

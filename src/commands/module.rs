@@ -62,6 +62,7 @@ impl ModuleCommand {
             What::List(listing) => list(&desk, &listing).await,
             What::Block { id } => {
                 desk.registry.block_module(&id, now_ms()).await.stored("block the module")?;
+                desk.in_force().await;
                 say(format_args!("module {id} blocked"));
                 Ok(())
             }

@@ -8,7 +8,7 @@ use std::future::Future;
 use warifu_actors::clock::{Clock as _, SystemClock};
 use warifu_actors::store::audit::LogId;
 use warifu_actors::store::registry::Registry;
-use warifu_actors::store::{Store, StoreError};
+use warifu_actors::store::{LEASE, Store, StoreError};
 
 use crate::app::open_store;
 use crate::cli::ConfigFile;
@@ -33,6 +33,11 @@ impl Desk {
         let store = open_store(&config.store).await?;
         let registry = store.registry(log);
         Ok(Self { config, store, registry })
+    }
+
+    /// Returns when every server follows what was just changed.
+    pub(crate) async fn in_force(&self) {
+        tokio::time::sleep(LEASE).await;
     }
 }
 

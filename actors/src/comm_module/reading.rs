@@ -1,5 +1,7 @@
 //! Reading a device output as far as that is possible without keys: whose device, which format, which counter.
 
+use std::sync::Arc;
+
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::frame::{FrameError, MAGIC, SealedFrame};
 use warifu_core::merchant::RequestId;
@@ -39,12 +41,19 @@ impl Desk {
         Ok(Collected { caller: self.caller.clone(), request: request.clone(), digest, frame, counter, device })
     }
 
-    async fn device_of(&self, frame: &SealedFrame) -> Result<DeviceRecord, Refused> {
+    async fn device_of(&self, frame: &SealedFrame) -> Result<Arc<DeviceRecord>, Refused> {
         let unknown = |cause| Refused::because(Refusal::DeviceUnknown, cause);
         let device = self.store.device_by_ksn(&frame.ksn().device()).await?;
         let device = device.ok_or_else(|| unknown("no device has this key serial number"))?;
         // A foreign device and one that does not exist give the same answer.
         if device.merchant == self.caller.merchant { Ok(device) } else { Err(unknown("another merchant's device")) }
+    }
+
+    /// Whether the counter is unused as far as this server knew a moment ago.
+    pub(super) fn is_fresh(&self, collected: &Collected) -> Result<(), Refused> {
+        let Collected { device, counter, .. } = collected;
+        let admitted = self.store.guard_of(device).admit(*counter, device.window);
+        admitted.map(|_| ()).map_err(|replay| Refused::because(Refusal::FrameReplayed, replay))
     }
 
     /// An approval that has ended is the operator's decision, so it is told and nothing refused.
@@ -55,12 +64,6 @@ impl Desk {
             tracing::warn!(device = %device.id, "the PCI approval of a device in use has ended");
         }
     }
-}
-
-/// Whether the counter is unused as far as the store knew a moment ago.
-pub(super) fn is_fresh(collected: &Collected) -> Result<(), Refused> {
-    let admitted = collected.device.guard.admit(collected.counter, collected.device.window);
-    admitted.map(|_| ()).map_err(|replay| Refused::because(Refusal::FrameReplayed, replay))
 }
 
 /// Parses an output of unknown format, for its key serial number.

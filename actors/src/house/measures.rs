@@ -10,6 +10,7 @@ pub fn describe_metrics() {
     describe_gauge!("warifu_links", "Linked comm modules");
     describe_counter!("warifu_refused_callers_total", "Callers that were not let in");
     describe_histogram!("warifu_hsm_open_seconds", Unit::Seconds, "Time the HSM took to open a frame");
+    describe_histogram!("warifu_hsm_module_seconds", Unit::Seconds, "Time one use of the HSM spent in its module");
     describe_counter!("warifu_deriver_restarts_total", "HSM sessions dropped after a panic or an outage");
     describe_counter!("warifu_actor_restarts_total", "Actors rebuilt after a panic, by actor");
     describe_counter!("warifu_actor_full_total", "Messages turned away at a full gate, by actor");
@@ -19,6 +20,7 @@ pub fn describe_metrics() {
     describe_counter!("warifu_audit_mentions_dropped_total", "Refusals too many at a time to be written one by one");
     describe_counter!("warifu_expired_approvals_total", "Frames of devices whose PCI approval has ended");
     describe_counter!("warifu_store_failed_batches_total", "Batches that could not be made durable, by cause");
+    describe_counter!("warifu_store_batches_read_total", "Batches decided over rows that had to be read first");
     describe_histogram!("warifu_store_batch_seconds", Unit::Seconds, "Time one batch took to become durable");
     describe_histogram!("warifu_store_batch_jobs", "Jobs made durable together");
 }

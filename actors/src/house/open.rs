@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use quick_cache::sync::Cache;
 use tokio::sync::{Semaphore, mpsc, watch};
 use warifu_hsm::{CallTally, HsmFactory};
 
@@ -14,7 +15,7 @@ use crate::acquirer::link::AcquirerLink;
 use crate::auditor::{AuditLog, Auditor, Sign};
 use crate::cashier::{Cashier, Left, Settler};
 use crate::clock::Clock;
-use crate::directory::{Directory, Staff, watch_registry};
+use crate::directory::{Directory, MOST_MODULES, Staff, watch_registry};
 use crate::gate::{Gate, GateError, Limits};
 use crate::key_deriver::{KeyDeriver, VisitError};
 use crate::key_manager::{KeyManager, NonP2pe};
@@ -39,8 +40,8 @@ const IDENTIFIED: usize = 256;
 const FIRST_RECORDS: Duration = Duration::from_secs(10);
 /// How long beyond all time limits a request may take to reach the acquirer.
 const MARGIN: Duration = Duration::from_secs(2);
-/// How often the registry is looked at for news.
-const REGISTRY: Duration = Duration::from_secs(2);
+/// How often the registry is looked at for news: several times in a lease.
+const REGISTRY: Duration = Duration::from_millis(250);
 /// How long whoever asks again about an open payment waits for it at most.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -296,11 +297,14 @@ impl Office {
         let draining = watch::Sender::new(false);
         runtime.spawn(drain_when_given_up(supervisor.clone(), draining.clone()));
         let next_link = AtomicU64::new(0);
+        let modules = Cache::new(MOST_MODULES);
         House(Arc::new(Inner {
             settings,
+            store,
             log,
             supervisor,
             gates,
+            modules,
             derivers,
             factory,
             admission,

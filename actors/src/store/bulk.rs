@@ -3,7 +3,7 @@
 //!
 //! PostgreSQL takes an array for each column and unnests them; SQLite takes all rows as one JSON text.
 
-use sea_orm::sea_query::ArrayType;
+use sea_orm::sea_query::{ArrayType, Values};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, DbBackend, QueryResult, Statement, Value};
 use uuid::Uuid;
 
@@ -55,6 +55,11 @@ impl Rows {
 
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0
+    }
+
+    /// How many rows are to be changed.
+    fn wanted(&self) -> i64 {
+        i64::try_from(self.len).unwrap_or(i64::MAX)
     }
 
     /// A statement around the rows.
@@ -251,7 +256,7 @@ async fn write_at_once(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<
     let mut counts = Vec::with_capacity(writes.len());
     let mut wanted = Vec::with_capacity(writes.len());
     for (index, write) in writes.into_iter().enumerate() {
-        wanted.push(i64::try_from(write.rows.len).unwrap_or(i64::MAX));
+        wanted.push(write.rows.wanted());
         parts.push(format!("w{index} AS ({} RETURNING 1)", write.sql(backend, &mut values)));
         counts.push(format!("(SELECT count(*) FROM w{index}) AS n{index}"));
     }
@@ -266,6 +271,55 @@ async fn write_at_once(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<
         }
     }
     Ok(())
+}
+
+/// Writes as one call, outside any transaction.
+pub(super) struct AtOnce {
+    pub(super) sql: String,
+    pub(super) values: Values,
+}
+
+/// All writes as one call that is a transaction of its own, and fails as a whole unless each of them changes as many rows
+/// as it is given; none for no rows.
+pub(super) fn at_once(writes: Vec<Write>, backend: DbBackend) -> Option<AtOnce> {
+    let mut writes = writes.into_iter().filter(|write| !write.rows.is_empty()).peekable();
+    writes.peek()?;
+    Some(match backend {
+        DbBackend::Sqlite => sqlite_at_once(writes),
+        _ => postgres_at_once(writes),
+    })
+}
+
+/// SQLite has no other error that a statement could make on purpose.
+const UNLESS_ALL: &str = "SELECT CASE WHEN changes() = ? THEN 0 ELSE abs(-9223372036854775808) END";
+
+fn sqlite_at_once(writes: impl Iterator<Item = Write>) -> AtOnce {
+    let mut values = Vec::new();
+    let mut sql = String::from("BEGIN IMMEDIATE; ");
+    for write in writes {
+        let wanted = write.rows.wanted();
+        let write = write.sql(DbBackend::Sqlite, &mut values);
+        #[cfg(test)]
+        seen::note(&write);
+        values.push(wanted.into());
+        sql.extend([&write, "; ", UNLESS_ALL, "; "]);
+    }
+    sql.push_str("COMMIT");
+    AtOnce { sql, values: Values(values) }
+}
+
+/// One part of a `WITH` for each write; divided by zero where any of them changed another number of rows.
+fn postgres_at_once(writes: impl Iterator<Item = Write>) -> AtOnce {
+    let mut values = Vec::new();
+    let (mut parts, mut all) = (Vec::new(), Vec::new());
+    for (index, write) in writes.enumerate() {
+        let wanted = write.rows.wanted();
+        parts.push(format!("w{index} AS ({} RETURNING 1)", write.sql(DbBackend::Postgres, &mut values)));
+        values.push(wanted.into());
+        all.push(format!("(SELECT count(*) FROM w{index}) = ${}", values.len()));
+    }
+    let sql = format!("WITH {} SELECT 1 / CASE WHEN {} THEN 1 ELSE 0 END", parts.join(", "), all.join(" AND "));
+    AtOnce { sql, values: Values(values) }
 }
 
 pub(super) fn changed_meanwhile() -> Failure {
@@ -288,5 +342,9 @@ pub(super) mod seen {
 
     pub(in crate::store) fn all() -> BTreeSet<String> {
         SEEN.with_borrow(Clone::clone)
+    }
+
+    pub(in crate::store) fn take() -> BTreeSet<String> {
+        SEEN.take()
     }
 }

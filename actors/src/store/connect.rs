@@ -13,7 +13,9 @@ use sea_orm::{
 };
 
 use super::error::{Failure, StoreError};
+use super::lease::Lease;
 use super::lookup::Lookups;
+use super::memory::Memory;
 use super::pool::Pool;
 
 /// Longest wait for a connection, and for SQLite's lock.
@@ -26,12 +28,13 @@ const READERS: u32 = 4;
 /// What each writing connection to PostgreSQL is told.
 ///
 /// The writer's statements all go by key: without these a plan made while a table was small would go on reading
-/// the whole of it. The limits keep a hanging server from hanging this one. What is told to be durable must be.
-const POSTGRES_WRITER: [&str; 8] = [
+/// the whole of it, and each statement would be planned anew, which takes longer than carrying it out. The limits keep a hanging server from hanging this one. What is told to be durable must be.
+const POSTGRES_WRITER: [&str; 9] = [
     "SET jit = off",
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
+    "SET plan_cache_mode = force_generic_plan",
     "SET statement_timeout = '10s'",
     "SET lock_timeout = '500ms'",
     "SET idle_in_transaction_session_timeout = '15s'",
@@ -47,7 +50,9 @@ pub struct Store {
     /// The one writing connection of SQLite; a few of PostgreSQL.
     writing: Pool,
     reading: Pool,
+    lease: Arc<Lease>,
     lookups: Arc<Lookups>,
+    memory: Arc<Memory>,
     /// How to connect for work of any length.
     unlimited: Arc<ConnectOptions>,
 }
@@ -96,8 +101,10 @@ impl Store {
     }
 
     fn over(writing: Pool, reading: Pool, unlimited: ConnectOptions) -> Self {
-        let lookups = Arc::new(Lookups::over(&reading));
-        Self { writing, reading, lookups, unlimited: Arc::new(unlimited) }
+        let lease = Arc::new(Lease::new());
+        let lookups = Arc::new(Lookups::over(&reading, &lease));
+        let memory = Arc::new(Memory::default());
+        Self { writing, reading, lease, lookups, memory, unlimited: Arc::new(unlimited) }
     }
 
     /// Asks the database for the least it can answer.
@@ -124,6 +131,18 @@ impl Store {
 
     pub(super) fn lookups(&self) -> &Lookups {
         &self.lookups
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    pub(super) fn reading_pool(&self) -> &Pool {
+        &self.reading
     }
 
     pub(super) fn reading(&self) -> DatabaseConnection {

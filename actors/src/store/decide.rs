@@ -106,6 +106,8 @@ pub(super) struct NewRequest {
 pub(super) struct MovedPayment {
     pub(super) id: PaymentId,
     pub(super) from: State,
+    /// Since when it was there.
+    pub(super) since_ms: i64,
     pub(super) to: State,
     pub(super) at_ms: i64,
 }
@@ -115,6 +117,13 @@ pub(super) struct Decision {
     pub(super) effects: Effects,
     /// One for each job, in their order.
     pub(super) answers: Vec<Result<Outcome, Rejection>>,
+}
+
+impl Effects {
+    /// Whether a device's state changes, which is the registry's business too.
+    pub(super) fn move_the_registry(&self) -> bool {
+        self.devices.iter().any(|changed| changed.before.state != changed.after.state)
+    }
 }
 
 impl<'a> Wanted<'a> {
@@ -160,7 +169,7 @@ struct Ledger {
     view: View,
     effects: Effects,
     devices_before: BTreeMap<DeviceId, DeviceView>,
-    /// State before the batch, and when it last changed.
+    /// State before the batch, and since when.
     payments_before: BTreeMap<PaymentId, (State, i64)>,
 }
 
@@ -272,7 +281,9 @@ impl Ledger {
         payment.updated_at_ms = at_ms;
         match self.effects.new_payments.get_mut(&id) {
             Some(new) => new.clone_from(payment),
-            None => self.payments_before.entry(id).or_insert((from, at_ms)).1 = at_ms,
+            None => {
+                self.payments_before.entry(id).or_insert(seen);
+            }
         }
         Ok(Outcome::Moved(payment.clone()))
     }
@@ -309,9 +320,10 @@ impl Ledger {
                 self.effects.devices.push(Changed { key, before, after });
             }
         }
-        for (id, (from, at_ms)) in self.payments_before {
+        for (id, (from, since_ms)) in self.payments_before {
             if let Some(payment) = self.view.payments.get(&id) {
-                self.effects.moved_payments.push(MovedPayment { id, from, to: payment.state, at_ms });
+                let (to, at_ms) = (payment.state, payment.updated_at_ms);
+                self.effects.moved_payments.push(MovedPayment { id, from, since_ms, to, at_ms });
             }
         }
         self.effects

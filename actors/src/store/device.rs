@@ -1,5 +1,7 @@
 //! Devices: how each is read, whether it may be used, and which of its counters were.
 
+use std::sync::Arc;
+
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue::Set, DbBackend, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::device::{Format, Profile, State};
@@ -10,7 +12,7 @@ use warifu_core::replay::KsnGuard;
 use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{Changed, DeviceView};
 use super::error::{Failure, StoreError};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Truth};
 use super::{Store, words};
 
 /// A registered device.
@@ -112,11 +114,17 @@ mod row {
 }
 
 impl Store {
-    /// The device whose key serial number, with the counter cleared, is this one.
-    pub async fn device_by_ksn(&self, ksn: &Ksn) -> Result<Option<DeviceRecord>, StoreError> {
+    /// The device whose key serial number, with the counter cleared, is this one; its guard as it was a while ago.
+    pub async fn device_by_ksn(&self, ksn: &Ksn) -> Result<Option<Arc<DeviceRecord>>, StoreError> {
         // Key serial numbers of both schemes share the column; their lengths differ, so they never meet.
         let device = self.lookups().devices.find(ksn.device().to_string()).await?;
         Ok(device.filter(|device| device.ksn_device.scheme() == ksn.scheme()))
+    }
+
+    /// What this process last knew of the counters a device has used: of all of them, or fewer.
+    pub fn guard_of(&self, device: &DeviceRecord) -> KsnGuard {
+        let seen = self.memory().devices.get(&device.id).map(|seen| seen.guard);
+        seen.filter(|seen| seen.high_water >= device.guard.high_water).unwrap_or(device.guard)
     }
 
     /// One device.
@@ -137,7 +145,8 @@ pub(super) struct ByKsn;
 
 impl Lookup for ByKsn {
     type Key = String;
-    type Found = DeviceRecord;
+    type Found = Arc<DeviceRecord>;
+    const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT d.* FROM";
     const TAIL: &'static str = "CROSS JOIN device AS d WHERE d.ksn_device = v.ksn_device";
@@ -152,8 +161,8 @@ impl Lookup for ByKsn {
         Ok(row.try_get("", "ksn_device")?)
     }
 
-    fn found(row: &QueryResult) -> Result<DeviceRecord, Failure> {
-        DeviceRecord::of(row::Model::from_query_result(row, "")?)
+    fn found(row: &QueryResult) -> Result<Arc<DeviceRecord>, Failure> {
+        DeviceRecord::of(row::Model::from_query_result(row, "")?).map(Arc::new)
     }
 }
 
@@ -230,7 +239,7 @@ pub(super) fn views(rows: &[QueryResult]) -> impl Iterator<Item = Result<(Device
     })
 }
 
-/// Writes what a batch changed, each row only if it still is what the batch read.
+/// Writes what a batch changed, each row only if it still is what the batch took it for.
 pub(super) fn update(changed: &[Changed<DeviceId, DeviceView>]) -> Write {
     let mut rows = Rows::new(&[
         ("id", Kind::Text),
@@ -242,6 +251,8 @@ pub(super) fn update(changed: &[Changed<DeviceId, DeviceView>]) -> Write {
         ("old_high_water", Kind::Int),
         ("old_used_below", Kind::Int),
         ("old_faults", Kind::Int),
+        ("merchant_id", Kind::Text),
+        ("ksn_window", Kind::Int),
     ]);
     for Changed { key, before, after } in changed {
         rows.push([
@@ -254,6 +265,8 @@ pub(super) fn update(changed: &[Changed<DeviceId, DeviceView>]) -> Write {
             i64::from(before.guard.high_water).into(),
             bits_to_row(before.guard.used_below).into(),
             i64::from(before.faults).into(),
+            before.merchant.as_str().into(),
+            i64::from(before.window).into(),
         ]);
     }
     Write::new(
@@ -261,7 +274,8 @@ pub(super) fn update(changed: &[Changed<DeviceId, DeviceView>]) -> Write {
          FROM",
         rows,
         "WHERE device.id = v.id AND device.state = v.old_state AND device.high_water = v.old_high_water \
-         AND device.used_below = v.old_used_below AND device.faults = v.old_faults",
+         AND device.used_below = v.old_used_below AND device.faults = v.old_faults \
+         AND device.merchant_id = v.merchant_id AND device.ksn_window = v.ksn_window",
     )
 }
 

@@ -77,10 +77,13 @@ pub(super) enum Failure {
     LogChanged(&'static str),
 }
 
+/// SQLSTATE of a statement that took longer than it may.
+const CANCELLED: &str = "57014";
 const BROKEN: &str = "the connection to the database broke";
 const SILENT: &str = "the database did not answer";
 const NO_CONNECTION: &str = "no connection to the database in time";
 const UNIQUE_KEY: &str = "a unique key exists already";
+const DISK: &str = "the database file cannot be used";
 
 impl Cause {
     pub(super) const fn new(what: &'static str) -> Self {
@@ -152,6 +155,20 @@ impl Failure {
         matches!(self, Self::LogTaken | Self::LogChanged(_))
     }
 
+    /// Whether SQLite could not read or write its file.
+    pub(super) fn is_of_the_disk(&self) -> bool {
+        matches!(self, Self::Outage(cause) if cause.what == DISK)
+    }
+
+    /// Whether PostgreSQL itself said that it has not carried out a statement, and why.
+    pub(super) fn is_an_answer(&self) -> bool {
+        match self {
+            Self::Race(_) | Self::Refusal(_) | Self::Locked(_) => true,
+            Self::Outage(cause) => cause.code() == Some(CANCELLED),
+            Self::Corrupt(_) | Self::LogTaken | Self::LogChanged(_) => false,
+        }
+    }
+
     /// Whether the other jobs of a batch may well work without the one that caused this.
     pub(super) const fn may_be_of_one_job(&self) -> bool {
         matches!(self, Self::Race(_) | Self::Locked(_) | Self::Refusal(_) | Self::Corrupt(_))
@@ -172,7 +189,7 @@ impl Failure {
             "23505" => Self::Race(Cause::coded(UNIQUE_KEY, code)),
             "40001" | "40P01" => Self::Race(Cause::coded("two transactions were in each other's way", code)),
             "55P03" => Self::Locked(Cause::coded("a row stays locked by another transaction", code)),
-            "57014" => Self::Outage(Cause::coded("the database did not answer in time", code)),
+            CANCELLED => Self::Outage(Cause::coded("the database did not answer in time", code)),
             "25006" => Self::Outage(Cause::coded("the database is read-only", code)),
             // The server told this connection to go; the next one may be let in.
             "57P01" | "57P02" => Self::Outage(Cause::coded(BROKEN, code)),
@@ -191,12 +208,12 @@ impl Failure {
             (5 | 6, _) => Self::Outage(Cause::coded("the database is locked by another process", code)),
             (8, _) => Self::Outage(Cause::coded("the database is read-only", code)),
             (13, _) => Self::Outage(Cause::coded("the disk is full", code)),
-            (10 | 11 | 14 | 26, _) => Self::Outage(Cause::coded("the database file cannot be used", code)),
+            (10 | 11 | 14 | 26, _) => Self::Outage(Cause::coded(DISK, code)),
             _ => Self::Refusal(Cause::coded("the database refused a statement", code)),
         }
     }
 
-    fn driver(error: &sqlx::Error) -> Self {
+    pub(super) fn driver(error: &sqlx::Error) -> Self {
         match error {
             sqlx::Error::Database(said) => {
                 let code = said.code().unwrap_or_default();

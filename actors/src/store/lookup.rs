@@ -1,17 +1,21 @@
-//! Rows that every request looks up by key. Who asks while others are being answered shares the next statement with all
-//! who do: a statement costs a change of threads or a round trip, however many rows it brings.
+//! Rows that every request looks up by key. What was read a moment ago is kept; who asks for something else while others
+//! are being answered shares the next statement with all who do: a statement costs a change of threads or a round trip,
+//! however many rows it brings.
 //!
 //! Architecture invariant: what is read here only saves work. Whatever must hold is decided by the writer, in the
 //! transaction that acts on it.
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::sync::Arc;
 
+use quick_cache::sync::Cache;
 use sea_orm::{ConnectionTrait, QueryResult};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bulk::{Rows, Select};
 use super::error::{Failure, StoreError};
+use super::lease::{Lease, Read};
 use super::pool::Pool;
 use super::{device, merchant, module, token};
 
@@ -20,12 +24,26 @@ const TOGETHER: usize = 256;
 /// Most lookups waiting; more are refused at once.
 const WAITING: usize = 4096;
 
+/// Most rows of a kind that are kept.
+const KEPT: usize = 1 << 16;
+
+/// For how long a row is true.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Truth {
+    /// Until somebody changes the registry.
+    Registry,
+    /// For ever: such rows are never changed.
+    Always,
+}
+
 /// One way to look rows up.
 pub(super) trait Lookup: 'static {
     /// What they are known by.
     type Key: Clone + Eq + Hash + Send + Sync;
     /// What is read of a row.
-    type Found: Clone + Send;
+    type Found: Clone + Send + Sync;
+    /// For how long that is true.
+    const TRUTH: Truth;
 
     /// The statement, up to and with `FROM`; the keys follow as `v`.
     const HEAD: &'static str;
@@ -51,6 +69,13 @@ pub(super) struct Lookups {
 /// Where lookups of one kind are handed in; its task ends when it is dropped.
 pub(super) struct Shared<L: Lookup> {
     asked: mpsc::Sender<Asked<L>>,
+    shelf: Arc<Shelf<L>>,
+}
+
+/// What was found and still stands. That there was no row is not kept.
+struct Shelf<L: Lookup> {
+    rows: Cache<L::Key, (L::Found, Read)>,
+    lease: Arc<Lease>,
 }
 
 struct Asked<L: Lookup> {
@@ -60,25 +85,40 @@ struct Asked<L: Lookup> {
 
 impl Lookups {
     /// Over these connections, on the runtime this is called on.
-    pub(super) fn over(reading: &Pool) -> Self {
+    pub(super) fn over(reading: &Pool, lease: &Arc<Lease>) -> Self {
         Self {
-            modules: Shared::over(reading),
-            devices: Shared::over(reading),
-            merchants: Shared::over(reading),
-            cards: Shared::over(reading),
+            modules: Shared::over(reading, lease),
+            devices: Shared::over(reading, lease),
+            merchants: Shared::over(reading, lease),
+            cards: Shared::over(reading, lease),
         }
     }
 }
 
 impl<L: Lookup> Shared<L> {
-    fn over(reading: &Pool) -> Self {
+    fn over(reading: &Pool, lease: &Arc<Lease>) -> Self {
         let (asked, queue) = mpsc::channel(WAITING);
-        tokio::spawn(serve(reading.clone(), queue));
-        Self { asked }
+        let shelf = Arc::new(Shelf { rows: Cache::new(KEPT), lease: Arc::clone(lease) });
+        tokio::spawn(serve(reading.clone(), queue, Arc::clone(&shelf)));
+        Self { asked, shelf }
+    }
+
+    /// What is known without asking anybody.
+    pub(super) fn kept(&self, key: &L::Key) -> Option<L::Found> {
+        let (found, read) = self.shelf.rows.get(key)?;
+        (L::TRUTH == Truth::Always || self.shelf.lease.covers(read)).then_some(found)
+    }
+
+    /// Keeps a row that was written.
+    pub(super) fn keep(&self, key: L::Key, found: L::Found) {
+        self.shelf.rows.insert(key, (found, self.shelf.lease.read_now()));
     }
 
     /// The row with this key.
     pub(super) async fn find(&self, key: L::Key) -> Result<Option<L::Found>, StoreError> {
+        if let Some(found) = self.kept(&key) {
+            return Ok(Some(found));
+        }
         let (answer, found) = oneshot::channel();
         match self.asked.try_send(Asked { key, answer }) {
             Ok(()) => found.await.unwrap_or(Err(StoreError::Stopped)),
@@ -88,12 +128,18 @@ impl<L: Lookup> Shared<L> {
     }
 }
 
-async fn serve<L: Lookup>(reading: Pool, mut queue: mpsc::Receiver<Asked<L>>) {
+async fn serve<L: Lookup>(reading: Pool, mut queue: mpsc::Receiver<Asked<L>>, shelf: Arc<Shelf<L>>) {
     let mut asked = Vec::new();
     while queue.recv_many(&mut asked, TOGETHER).await > 0 {
         // Nothing is read for those who have gone.
         asked.retain(|asked| !asked.answer.is_closed());
+        let now = shelf.lease.read_now();
         let found = read::<L>(&reading, &asked).await;
+        for (key, found) in found.iter().flatten() {
+            if let Ok(found) = found {
+                shelf.rows.insert(key.clone(), (found.clone(), now));
+            }
+        }
         for Asked { key, answer } in asked.drain(..) {
             let told = match &found {
                 Ok(rows) => rows.get(&key).cloned().transpose(),

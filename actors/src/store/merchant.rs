@@ -8,7 +8,7 @@ use warifu_hsm::WrappedVaultKey;
 
 use super::bulk::{Kind, Rows};
 use super::error::{Failure, StoreError};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Truth};
 use super::{Store, words};
 
 /// A merchant.
@@ -64,6 +64,7 @@ pub(super) struct ById;
 impl Lookup for ById {
     type Key = MerchantId;
     type Found = MerchantRecord;
+    const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT m.* FROM";
     const TAIL: &'static str = "CROSS JOIN merchant AS m WHERE m.id = v.id";

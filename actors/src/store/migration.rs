@@ -8,6 +8,7 @@ use super::Store;
 use super::error::StoreError;
 
 mod m0001_foundation;
+mod m0002_registry_generation;
 
 /// Held while a process migrates a PostgreSQL database, so that two servers can start at once.
 const MIGRATION_LOCK: i64 = 0x7761_7269_6675;
@@ -16,7 +17,7 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_foundation::Step)]
+        vec![Box::new(m0001_foundation::Step), Box::new(m0002_registry_generation::Step)]
     }
 }
 

@@ -6,7 +6,7 @@ use warifu_core::merchant::{MerchantId, ModuleId};
 
 use super::bulk::{Kind, Rows};
 use super::error::{Failure, StoreError};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Truth};
 use super::{Store, words};
 
 /// A comm module.
@@ -86,6 +86,7 @@ pub(super) struct ByCertificate;
 impl Lookup for ByCertificate {
     type Key = [u8; 32];
     type Found = ModuleRecord;
+    const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT m.* FROM";
     const TAIL: &'static str = "CROSS JOIN module AS m WHERE m.certificate_sha256 = v.certificate_sha256";

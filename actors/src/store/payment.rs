@@ -220,7 +220,7 @@ pub(super) fn insert<'a>(payments: impl Iterator<Item = &'a StoredPayment>, inst
     )
 }
 
-/// Writes where payments moved, each only if it still is where the batch found it. Whoever moves a payment has it.
+/// Writes where payments moved, each only if it still is where the batch took it to be. Whoever moves a payment has it.
 pub(super) fn update(moved: &[MovedPayment], instance: &LogId) -> Write {
     let mut rows = Rows::new(&[
         ("id", Kind::Uuid),
@@ -230,8 +230,9 @@ pub(super) fn update(moved: &[MovedPayment], instance: &LogId) -> Write {
         ("instance", Kind::Text),
         ("updated_at_ms", Kind::Int),
         ("old_state", Kind::Text),
+        ("old_updated_at_ms", Kind::Int),
     ]);
-    for MovedPayment { id, from, to, at_ms } in moved {
+    for MovedPayment { id, from, since_ms, to, at_ms } in moved {
         let (approval, response) = codes(to);
         rows.push([
             id.0.into(),
@@ -241,13 +242,14 @@ pub(super) fn update(moved: &[MovedPayment], instance: &LogId) -> Write {
             instance.as_str().into(),
             (*at_ms).into(),
             from.name().into(),
+            (*since_ms).into(),
         ]);
     }
     Write::new(
         "UPDATE payment SET state = v.state, approval_code = v.approval_code, response_code = v.response_code, \
          instance = v.instance, updated_at_ms = v.updated_at_ms FROM",
         rows,
-        "WHERE payment.id = v.id AND payment.state = v.old_state",
+        "WHERE payment.id = v.id AND payment.state = v.old_state AND payment.updated_at_ms = v.old_updated_at_ms",
     )
 }
 

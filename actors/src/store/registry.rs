@@ -11,7 +11,7 @@ use super::device::DeviceRecord;
 use super::error::{Failure, StoreError};
 use super::merchant::MerchantRecord;
 use super::module::{ModuleRecord, ModuleState};
-use super::{Store, bulk, merchant, module};
+use super::{Store, bulk, lease, merchant, module};
 use crate::record::{Kind, Record};
 
 /// Tries when another process was faster.
@@ -120,8 +120,14 @@ impl Registry {
         let (tree, owner) = audit::tree_locked(&txn, &self.log).await?;
         change.apply(&txn).await?;
         let appended = audit::append(&self.log, owner, &tree, std::slice::from_ref(line))?;
-        bulk::write(&txn, appended.writes.into()).await?;
-        Ok(txn.commit().await?)
+        let mut writes = Vec::from(appended.writes);
+        if !matches!(change, Change::Note(_)) {
+            writes.push(lease::count());
+        }
+        bulk::write(&txn, writes).await?;
+        txn.commit().await?;
+        self.store.lease().end();
+        Ok(())
     }
 }
 

@@ -92,7 +92,7 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
     assert!(matches!(moved, Ok(Outcome::Moved(_))), "{moved:?}");
     writer.submit(note()).await.unwrap().unwrap();
     let seen = bulk::seen::all();
-    assert_eq!(seen.len(), 12, "{seen:#?}");
+    assert_eq!(seen.len(), 13, "{seen:#?}");
     for sql in seen {
         let explained = format!("EXPLAIN QUERY PLAN {sql}");
         let explained = Statement::from_sql_and_values(DbBackend::Sqlite, explained, ["[]".into()]);
@@ -101,6 +101,31 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
         let scans = steps.iter().filter(|step| step.starts_with("SCAN") && !step.contains("json_each"));
         assert_eq!(scans.count(), 0, "{sql}: {steps:?}");
     }
+}
+
+#[tokio::test]
+async fn what_was_written_here_is_not_read_before_the_next_batch() {
+    let (_dir, store) = sqlite().await;
+    let writer = store.start_writer(LogId::parse("one").unwrap(), WriterSettings::default()).await.unwrap();
+    let registry = store.registry(LogId::parse("cli").unwrap());
+    let shop = MerchantId::parse("shop").unwrap();
+    let pad = DeviceId::parse("pad").unwrap();
+    registry.register_merchant(&merchant(&shop)).await.unwrap();
+    registry.register_device(&device(&pad, &shop)).await.unwrap();
+    let mut selects = Vec::new();
+    for counter in 1..=3 {
+        let take = Take {
+            request: RequestId::parse(&format!("r{counter}")).unwrap(),
+            counter: Counter::new(Scheme::Aes, counter).unwrap(),
+            ..paying(&shop, &pad, PaymentId(Uuid::now_v7()))
+        };
+        bulk::seen::take();
+        let taken = writer.submit(Job { intent: Intent::Take(Box::new(take)), records: Vec::new() }).await.unwrap();
+        assert!(matches!(taken, Ok(Outcome::Taken(_))), "{taken:?}");
+        selects.push(bulk::seen::take().into_iter().filter(|sql| sql.starts_with("SELECT")).count());
+    }
+    assert!(selects[0] > 0, "the device was not known before");
+    assert_eq!(selects[1..], [0, 0]);
 }
 
 fn merchant(id: &MerchantId) -> MerchantRecord {

@@ -11,7 +11,7 @@ use super::Store;
 use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{CardView, NewToken, Wanted};
 use super::error::{Failure, StoreError};
-use super::lookup::Lookup;
+use super::lookup::{Lookup, Truth};
 
 /// A token and what it stands for.
 pub struct TokenRecord {
@@ -89,14 +89,15 @@ impl Store {
     }
 }
 
-/// Cards looked up by merchant and fingerprint: whether each has a token.
+/// Cards looked up by merchant and fingerprint: the token each has. It is never given another, and never taken away.
 pub(super) struct ByFingerprint;
 
 impl Lookup for ByFingerprint {
     type Key = (MerchantId, Fingerprint);
-    type Found = ();
+    type Found = CardView;
+    const TRUTH: Truth = Truth::Always;
 
-    const HEAD: &'static str = "SELECT t.merchant_id, t.fingerprint FROM";
+    const HEAD: &'static str = "SELECT t.merchant_id, t.token, t.fingerprint, t.masked_pan, t.brand FROM";
     const TAIL: &'static str =
         "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.fingerprint = v.fingerprint";
 
@@ -112,8 +113,8 @@ impl Lookup for ByFingerprint {
         Ok((merchant, fingerprint(row.try_get("", "fingerprint")?)?))
     }
 
-    fn found(_: &QueryResult) -> Result<(), Failure> {
-        Ok(())
+    fn found(row: &QueryResult) -> Result<CardView, Failure> {
+        Ok(Found::of(Known::from_query_result(row, "")?)?.card)
     }
 }
 

@@ -15,6 +15,7 @@ use super::audit::LogId;
 use super::error::StoreError;
 use super::job::{Job, Outcome, Rejection};
 
+mod at_once;
 mod task;
 
 /// How much the writer takes on.

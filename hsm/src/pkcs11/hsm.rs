@@ -1,5 +1,7 @@
 //! The HSM of one thread: a session, its keys, and what it keeps between requests.
 
+use std::time::Duration;
+
 use warifu_core::card::Pan;
 use warifu_core::frame::SealedFrame;
 use warifu_core::merchant::{BdkId, MerchantId};
@@ -103,5 +105,9 @@ impl Hsm for Pkcs11Hsm {
 
     fn take_calls(&mut self) -> CallTally {
         self.session.take_calls()
+    }
+
+    fn take_time(&mut self) -> Duration {
+        self.session.take_time()
     }
 }

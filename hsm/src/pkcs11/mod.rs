@@ -14,6 +14,7 @@ mod mechanism;
 mod module;
 mod objects;
 mod open;
+pub(crate) mod pace;
 mod pin;
 pub mod provision;
 mod raw;

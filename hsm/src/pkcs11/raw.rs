@@ -15,6 +15,7 @@
 
 use std::path::Path;
 use std::ptr;
+use std::time::Instant;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_FUNCTION_LIST, CK_OBJECT_HANDLE, CK_RV, CK_ULONG,
@@ -395,11 +396,14 @@ impl HsmSession {
         &self.functions().list
     }
 
-    /// Counts a call and makes it, if the module has the function.
+    /// Counts a call, makes it and takes its time, if the module has the function.
     fn call<F>(&self, name: &'static str, function: Option<F>, ask: impl FnOnce(F) -> CK_RV) -> Result<(), HsmError> {
         let function = function.ok_or_else(|| ckr::error(name, CKR_FUNCTION_NOT_SUPPORTED))?;
         self.count(name);
-        ckr::check(name, ask(function))
+        let begun = Instant::now();
+        let answer = ask(function);
+        self.spend(begun.elapsed());
+        ckr::check(name, answer)
     }
 }
 

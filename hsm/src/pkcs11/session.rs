@@ -1,9 +1,10 @@
-//! A PKCS#11 session, the tally of its calls, and the objects it must still destroy.
+//! A PKCS#11 session, the tally of its calls and their time, and the objects it must still destroy.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cryptoki_sys::CK_SESSION_HANDLE;
 
@@ -18,6 +19,8 @@ pub(crate) struct HsmSession {
     handle: CK_SESSION_HANDLE,
     slot: Arc<OpenSlot>,
     calls: RefCell<CallTally>,
+    /// Time these calls took in the module.
+    spent: Cell<Duration>,
     bin: Bin,
 }
 
@@ -36,7 +39,14 @@ impl HsmSession {
         let mut calls = CallTally::default();
         calls.count("C_OpenSession");
         let handle = session.handle();
-        Self { session: Some(session), handle, slot, calls: RefCell::new(calls), bin: Bin::default() }
+        Self {
+            session: Some(session),
+            handle,
+            slot,
+            calls: RefCell::new(calls),
+            spent: Cell::default(),
+            bin: Bin::default(),
+        }
     }
 
     /// Takes charge of an object.
@@ -61,6 +71,15 @@ impl HsmSession {
 
     pub(super) fn count(&self, function: &'static str) {
         self.calls.borrow_mut().count(function);
+    }
+
+    /// The time calls took since the last time this was asked.
+    pub(super) fn take_time(&self) -> Duration {
+        self.spent.take()
+    }
+
+    pub(super) fn spend(&self, time: Duration) {
+        self.spent.set(self.spent.get() + time);
     }
 
     pub(super) fn handle(&self) -> CK_SESSION_HANDLE {

@@ -1,7 +1,7 @@
 //! What the doctor finds in a SoftHSM.
 
 use warifu_hsm::DecryptionMode;
-use warifu_hsm::doctor::{Extraction, Finding, Standing, examine};
+use warifu_hsm::doctor::{Extraction, Finding, Pace, Standing, examine, measure};
 
 use crate::support::slot::{self, SHARED};
 
@@ -41,4 +41,31 @@ fn an_examination_destroys_what_it_makes() {
     // One unwrapping is refused: it made nothing. A key pair is two objects.
     let made = calls("C_CreateObject") + calls("C_DeriveKey") + calls("C_GenerateKey") + calls("C_UnwrapKey") - 1;
     assert_eq!(made + 2 * calls("C_GenerateKeyPair"), calls("C_DestroyObject"), "{tally}");
+}
+
+#[test]
+fn a_measured_slot_is_left_as_it_was_and_a_number_of_derivers_is_proposed() {
+    let slot = slot::shared();
+    slot.take_calls();
+    let mut told = Vec::new();
+    let pace = measure(&slot, |what| told.push(what.to_owned())).unwrap();
+    assert_eq!(told.len(), 1 + pace.sessions.len());
+    for timing in &pace.timings {
+        assert!(!timing.median.is_zero() && timing.median <= timing.p99, "{timing:?}");
+    }
+    assert!(pace.sessions.iter().all(|(_, rate)| *rate > 0.0), "{pace:?}");
+    assert!(pace.to_string().ends_with(&format!("hsm.derivers = {}", pace.proposed_derivers())), "{pace}");
+    let tally = slot.take_calls();
+    let calls = |function| tally.iter().find(|(name, _)| *name == function).map_or(0, |(_, times)| times);
+    let made = calls("C_CreateObject") + calls("C_DeriveKey") + 2 * calls("C_GenerateKeyPair");
+    assert_eq!(made, calls("C_DestroyObject"), "{tally}");
+    assert_eq!(calls("C_OpenSession"), calls("C_CloseSession"), "{tally}");
+}
+
+#[test]
+fn no_more_derivers_are_proposed_than_make_it_faster() {
+    let pace = |rates: &[(usize, f64)]| Pace { timings: Vec::new(), sessions: rates.to_vec() };
+    assert_eq!(pace(&[(1, 100.0), (2, 190.0), (4, 200.0), (8, 205.0)]).proposed_derivers(), 2);
+    assert_eq!(pace(&[(1, 100.0), (2, 99.0), (4, 98.0)]).proposed_derivers(), 1);
+    assert_eq!(pace(&[]).proposed_derivers(), 1);
 }

@@ -3,6 +3,9 @@
 //! The tree of the log is what this task last made durable. The database is asked about it after every failure, and
 //! believed only where it holds that tree, or the one that a commit whose answer was lost would have made: whatever
 //! else it holds somebody else wrote, and the HSM would sign it.
+//!
+//! A batch is tried from memory first ([`at_once`]): nothing is read, and one call makes it durable. Where memory does
+//! not do, it is read, locked, decided and written, in a transaction of several calls.
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -15,21 +18,24 @@ use uuid::Uuid;
 use warifu_core::audit::Tree;
 use warifu_core::merchant::DeviceId;
 
+use super::at_once::{Held, Unwritten};
 use super::{Answer, Queued, TreeState, tell};
 use crate::store::audit::{self, Appended, LogId};
 use crate::store::decide::{Decision, Effects, RequestView, View, Wanted, decide};
 use crate::store::error::{Cause, Failure, StoreError};
 use crate::store::job::{Job, Outcome, PaymentId, Rejection};
-use crate::store::{Store, bulk, device, payment, request, token};
+use crate::store::{Store, bulk, device, lease, payment, request, token};
 
 /// Tries when other processes are faster, or a connection is dead.
 const TRIES: u32 = 4;
 /// Longest wait for PostgreSQL to carry out a batch.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
 /// For how long the fate of a commit is asked for.
-const FATE_TIMEOUT: Duration = Duration::from_secs(10);
+const FATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two such questions.
 const FATE_PAUSE: Duration = Duration::from_millis(100);
+/// Most batches in a row over one connection: others want to write too, and SQLite has one connection for all.
+const IN_A_ROW: usize = 16;
 
 type Answers = Vec<Result<Outcome, Rejection>>;
 
@@ -47,6 +53,8 @@ pub(super) struct Task {
     /// Why nothing can be written ever again.
     over: Option<Failure>,
     told: watch::Sender<TreeState>,
+    /// Kept while batches follow each other.
+    held: Option<Held>,
 }
 
 /// How long a transaction waits for rows that somebody else has locked.
@@ -62,6 +70,7 @@ enum Patience {
 struct Committing {
     tree: Tree,
     answers: Answers,
+    effects: Effects,
 }
 
 /// A batch that did not work out.
@@ -79,11 +88,16 @@ struct Served {
 
 impl Task {
     pub(super) fn new(store: Store, log: LogId, owner: Uuid, tree: Tree, told: watch::Sender<TreeState>) -> Self {
-        Self { store, log, owner, tree, attempted: None, unsure: false, over: None, told }
+        Self { store, log, owner, tree, attempted: None, unsure: false, over: None, told, held: None }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Queued>, max_batch: usize) {
+        let mut in_a_row = 0;
         loop {
+            in_a_row = if queue.is_empty() { 0 } else { in_a_row + 1 };
+            if in_a_row % IN_A_ROW == 0 {
+                self.held = None;
+            }
             let mut batch = Vec::new();
             if queue.recv_many(&mut batch, max_batch).await == 0 {
                 return;
@@ -145,16 +159,34 @@ impl Task {
     /// Tries until it works, another try is pointless, or other processes were faster too often.
     async fn persist(&mut self, jobs: &[Job], patience: Patience) -> Result<Answers, Failure> {
         let started = Instant::now();
+        let mut recalled = self.recall(jobs, patience);
         let mut tries = 0;
         loop {
             if let Some(over) = &self.over {
                 return Err(over.clone());
             }
             tries += 1;
-            let Failed { failure, lost } = match self.attempt(jobs, patience).await {
-                Ok(answers) => return Ok(answers),
+            let from_memory = recalled.take();
+            let guessed = from_memory.is_some();
+            let attempt = match from_memory {
+                Some(decision) => self.at_once(decision).await,
+                None => {
+                    // SQLite has one connection for all who write.
+                    self.held = None;
+                    self.attempt(jobs, patience).await
+                }
+            };
+            let Failed { failure, lost } = match attempt {
+                Ok(done) => return Ok(self.made(started, done)),
                 Err(failed) => failed,
             };
+            self.store.forget(&Wanted::by(jobs));
+            self.held = None;
+            if guessed && lost.is_none() && !failure.is_outage() {
+                // Nothing happened: what is really there is read now.
+                tries = 0;
+                continue;
+            }
             self.doubt(&failure);
             let again = match lost {
                 None => failure.may_pass(),
@@ -163,8 +195,7 @@ impl Task {
                 Some(lost) => match self.fate(&lost.tree).await {
                     Ok(Fate::Committed) => {
                         tracing::warn!(jobs = jobs.len(), cause = %failure, "the answer to a commit was lost");
-                        self.told.send_replace(state_of(&self.tree, Some(Instant::now())));
-                        return Ok(lost.answers);
+                        return Ok(self.made(started, lost));
                     }
                     Ok(Fate::Undone) => started.elapsed() < BATCH_TIMEOUT,
                     Err(found) if found.is_final() => return Err(found),
@@ -195,23 +226,60 @@ impl Task {
         }
     }
 
-    async fn attempt(&mut self, jobs: &[Job], patience: Patience) -> Result<Answers, Failed> {
-        let started = Instant::now();
+    /// What a batch comes to as far as is known without reading; none where that would refuse any of it, or anything is
+    /// in doubt.
+    fn recall(&self, jobs: &[Job], patience: Patience) -> Option<Decision> {
+        if self.unsure || self.over.is_some() || matches!(patience, Patience::Alone) {
+            return None;
+        }
+        let view = self.store.recall(&Wanted::by(jobs));
+        Some(decide(view, jobs, now_ms())).filter(|decision| decision.answers.iter().all(Result::is_ok))
+    }
+
+    /// One call, if all is as it is remembered.
+    async fn at_once(&mut self, decision: Decision) -> Result<Committing, Failed> {
+        let nothing_done = |failure| Failed { failure, lost: None };
+        let Decision { effects, answers } = decision;
+        let (tree, writes) = self.writes(&effects).map_err(nothing_done)?;
+        let held = match self.held.take() {
+            Some(held) => held,
+            None => Held::of(self.store.writing()).await.map_err(nothing_done)?,
+        };
+        let (done, held) = held.write(writes).await;
+        self.held = held;
+        let committing = Committing { tree, answers, effects };
+        match done {
+            Ok(()) => Ok(committing),
+            Err(Unwritten { failure, undone: true }) => Err(nothing_done(failure)),
+            Err(Unwritten { failure, undone: false }) => Err(Failed { failure, lost: Some(committing) }),
+        }
+    }
+
+    /// It is durable.
+    fn made(&mut self, started: Instant, done: Committing) -> Answers {
+        self.tree = done.tree;
+        self.store.remember(&done.effects);
+        if done.effects.move_the_registry() {
+            self.store.lease().end();
+        }
+        self.told.send_replace(state_of(&self.tree, Some(Instant::now())));
+        let jobs = u32::try_from(done.answers.len()).unwrap_or(u32::MAX);
+        metrics::histogram!("warifu_store_batch_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("warifu_store_batch_jobs").record(f64::from(jobs));
+        done.answers
+    }
+
+    async fn attempt(&mut self, jobs: &[Job], patience: Patience) -> Result<Committing, Failed> {
         let mut committing = None;
         let backend = self.store.backend();
         let done = within(backend, BATCH_TIMEOUT, self.transact(jobs, patience, &mut committing)).await;
-        let done = match (done, committing) {
-            (Ok(()), Some(done)) => done,
-            (Ok(()), None) => return Err(Failed { failure: Failure::Corrupt("a batch"), lost: None }),
+        match (done, committing) {
+            (Ok(()), Some(done)) => Ok(done),
+            (Ok(()), None) => Err(Failed { failure: Failure::Corrupt("a batch"), lost: None }),
             // A database that names its reason for refusing a commit has not carried it out.
-            (Err(failure @ (Failure::Race(_) | Failure::Refusal(_))), _) => return Err(Failed { failure, lost: None }),
-            (Err(failure), lost) => return Err(Failed { failure, lost }),
-        };
-        self.tree = done.tree;
-        self.told.send_replace(state_of(&self.tree, Some(Instant::now())));
-        metrics::histogram!("warifu_store_batch_seconds").record(started.elapsed().as_secs_f64());
-        metrics::histogram!("warifu_store_batch_jobs").record(f64::from(u32::try_from(jobs.len()).unwrap_or(u32::MAX)));
-        Ok(done.answers)
+            (Err(failure @ (Failure::Race(_) | Failure::Refusal(_))), _) => Err(Failed { failure, lost: None }),
+            (Err(failure), lost) => Err(Failed { failure, lost }),
+        }
     }
 
     /// One transaction. `committing` is set before the commit is sent: from then on nobody but the database knows.
@@ -221,6 +289,7 @@ impl Task {
         patience: Patience,
         committing: &mut Option<Committing>,
     ) -> Result<(), Failure> {
+        metrics::counter!("warifu_store_batches_read_total").increment(1);
         let txn = self.store.begin().await?;
         if self.unsure {
             self.look(&txn).await?;
@@ -230,8 +299,9 @@ impl Task {
         }
         let view = read(&txn, &Wanted::by(jobs)).await?;
         let Decision { effects, answers } = decide(view, jobs, now_ms());
-        let tree = self.write(&txn, &effects).await?;
-        *committing = Some(Committing { tree, answers });
+        let (tree, writes) = self.writes(&effects)?;
+        bulk::write(&txn, writes).await?;
+        *committing = Some(Committing { tree, answers, effects });
         Ok(txn.commit().await?)
     }
 
@@ -287,10 +357,11 @@ impl Task {
         }
     }
 
-    async fn write(&self, txn: &DatabaseTransaction, effects: &Effects) -> Result<Tree, Failure> {
+    /// What a batch writes, and the tree it leaves.
+    fn writes(&self, effects: &Effects) -> Result<(Tree, Vec<bulk::Write>), Failure> {
         let Appended { tree, writes: [frontier, records] } =
             audit::append(&self.log, self.owner, &self.tree, &effects.records)?;
-        let writes = vec![
+        let mut writes = vec![
             frontier,
             device::update(&effects.devices),
             token::insert(effects.tokens.iter()),
@@ -299,8 +370,10 @@ impl Task {
             payment::update(&effects.moved_payments, &self.log),
             records,
         ];
-        bulk::write(txn, writes).await?;
-        Ok(tree)
+        if effects.move_the_registry() {
+            writes.push(lease::count());
+        }
+        Ok((tree, writes))
     }
 }
 
