@@ -326,12 +326,13 @@ impl<A: Answer<M>, M: Send + 'static> Handler<Envelope<A, M>> for Host<A> {
         let injected = self.injected();
         let begun = catch_unwind(AssertUnwindSafe(|| {
             assert!(!injected, "injected fault");
-            self.agent.answer(message)
+            // At once, so that it is not moved again and again.
+            self.agent.answer(message).boxed()
         }));
         match begun {
-            Ok(answer) if matches!(carrier, Carrier::Asker) => {
+            Ok(work) if matches!(carrier, Carrier::Asker) => {
                 let panicked = Alarm(self.panicked.0.clone());
-                let begun = Begun { work: answer.boxed(), panicked, _pass: pass };
+                let begun = Begun { work, panicked, _pass: pass };
                 let _ = verdict.send(Verdict::Begun(begun));
             }
             Ok(answer) => {

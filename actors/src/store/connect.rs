@@ -126,7 +126,8 @@ impl Store {
     /// Reads rows, over another connection where one turns out to be dead.
     pub(super) async fn all<E: EntityTrait>(&self, select: Select<E>) -> Result<Vec<E::Model>, StoreError> {
         let select = &select;
-        Ok(self.reading.read(|db| async move { select.clone().all(&db).await }).await?)
+        // Boxed: the work of a driver is large, and would be part of every request that may ask something.
+        Ok(Box::pin(self.reading.read(|db| async move { select.clone().all(&db).await })).await?)
     }
 
     pub(super) fn lookups(&self) -> &Lookups {

@@ -121,7 +121,7 @@ impl Task {
     async fn serve(&mut self, jobs: &[Job]) -> Served {
         match self.persist(jobs, Patience::Batch).await {
             Ok(answers) => Served { answers: answers.into_iter().map(Ok).collect(), outage: None },
-            Err(failure) if jobs.len() > 1 && failure.may_be_of_one_job() => self.serve_each(jobs).await,
+            Err(failure) if jobs.len() > 1 && failure.may_be_of_one_job() => Box::pin(self.serve_each(jobs)).await,
             Err(failure) => {
                 let outage = failure.is_outage().then(|| failure.clone().into());
                 let error = StoreError::from(failure);
@@ -192,7 +192,7 @@ impl Task {
                 None => failure.may_pass(),
                 // Without a record there is no telling whether it happened.
                 Some(lost) if lost.tree == self.tree => false,
-                Some(lost) => match self.fate(&lost.tree).await {
+                Some(lost) => match Box::pin(self.fate(&lost.tree)).await {
                     Ok(Fate::Committed) => {
                         tracing::warn!(jobs = jobs.len(), cause = %failure, "the answer to a commit was lost");
                         return Ok(self.made(started, lost));
@@ -272,7 +272,7 @@ impl Task {
     async fn attempt(&mut self, jobs: &[Job], patience: Patience) -> Result<Committing, Failed> {
         let mut committing = None;
         let backend = self.store.backend();
-        let done = within(backend, BATCH_TIMEOUT, self.transact(jobs, patience, &mut committing)).await;
+        let done = within(backend, BATCH_TIMEOUT, Box::pin(self.transact(jobs, patience, &mut committing))).await;
         match (done, committing) {
             (Ok(()), Some(done)) => Ok(done),
             (Ok(()), None) => Err(Failed { failure: Failure::Corrupt("a batch"), lost: None }),
