@@ -97,6 +97,12 @@ pub fn child_key(parent: &KeyBytes, ik_id: [u8; 8], counter: u32) -> KeyBytes {
     derive(parent, node_data(len, ik_id, counter), len)
 }
 
+/// The same, written to the place of a key as long as its parent.
+pub(super) fn derive_child(parent: &KeyBytes, ik_id: [u8; 8], counter: u32, child: &mut KeyBytes) {
+    let len = parent.key_len();
+    Trusted::best().derive(len, parent.padded(), node_data(len, ik_id, counter), len, child.padded_mut());
+}
+
 /// The derivation key of the KSN's counter: the whole way down from the initial key (X9.24-3:2017 6.4).
 /// For counter 0 that is the initial key.
 pub fn derivation_key(ik: &KeyBytes, ksn: &AesKsn) -> KeyBytes {

@@ -10,8 +10,6 @@ use std::arch::x86_64::{
     _mm_unpacklo_epi64, _mm_xor_si128,
 };
 
-use zeroize::Zeroizing;
-
 use super::memory::{load, store};
 use crate::dukpt::below;
 use crate::dukpt::lanes::{Block, Data, Key};
@@ -26,7 +24,7 @@ pub(super) fn derive(len: KeyLen, key: &Key, data: Data, new_len: KeyLen, derive
     let key = halves(key);
     let data = both(data);
     let (low, high) = match (len, new_len) {
-        (KeyLen::K128, KeyLen::K128) => (encrypt_128(key.0, data.0), data.1),
+        (KeyLen::K128, KeyLen::K128) => (encrypt_128(key.0, data.0), _mm_setzero_si128()),
         (KeyLen::K128, _) => (encrypt_128(key.0, data.0), encrypt_128(key.0, data.1)),
         (KeyLen::K192, _) => encrypt_192(key, data),
         (KeyLen::K256, _) => encrypt_256(key, data),
@@ -85,23 +83,19 @@ pub(super) fn chain(len: KeyLen, key: &Key, state: &mut Block, message: &[Block]
 #[target_feature(enable = "aes,avx")]
 pub(super) fn cbc_decrypt(len: KeyLen, key: &Key, iv: &Block, blocks: &mut [Block]) {
     let key = halves(key);
-    let zero = _mm_setzero_si128();
     match len {
         KeyLen::K128 => {
-            let mut keys = Zeroizing::new([zero; 11]);
-            keys[0] = key.0;
+            let mut keys = [key.0; 11];
             keys[10] = rounds_128(key.0, |round, key| keys[round] = _mm_aesimc_si128(key));
             decrypt(&keys, iv, blocks);
         }
         KeyLen::K192 => {
-            let mut keys = Zeroizing::new([zero; 13]);
-            keys[0] = key.0;
+            let mut keys = [key.0; 13];
             keys[12] = rounds_192(key, |round, key| keys[round] = _mm_aesimc_si128(key));
             decrypt(&keys, iv, blocks);
         }
         KeyLen::K256 => {
-            let mut keys = Zeroizing::new([zero; 15]);
-            keys[0] = key.0;
+            let mut keys = [key.0; 15];
             keys[14] = rounds_256(key, |round, key| keys[round] = _mm_aesimc_si128(key));
             decrypt(&keys, iv, blocks);
         }
