@@ -130,6 +130,25 @@ pub fn working_key(
     Ok(derive(derivation_key, data, key_type.key_len()))
 }
 
+/// [`working_key`] for two uses, in about the time of one: both are encrypted under the same key.
+///
+/// # Errors
+/// As [`working_key`].
+pub fn two_working_keys(
+    derivation_key: &KeyBytes,
+    ksn: &AesKsn,
+    usages: [KeyUsage; 2],
+    key_type: KeyType,
+) -> Result<[KeyBytes; 2], DeriveError> {
+    let (len, new_len) = (derivation_key.key_len(), key_type.key_len());
+    strong_enough(len, key_type)?;
+    let data = usages.map(|usage| data(usage, key_type, at_counter(ksn.ik_id(), ksn.raw_counter())));
+    let mut keys = usages.map(|_| KeyBytes::filled(new_len, |_| {}));
+    let places = keys.each_mut().map(KeyBytes::padded_mut);
+    Trusted::best().derive_two(len, derivation_key.padded(), data, new_len, places);
+    Ok(keys)
+}
+
 /// The update key of a device, under which a new initial key reaches it (X9.24-3:2017 6.5.3): the key-encryption key
 /// of [`UPDATE_KEY_COUNTER`].
 ///
@@ -230,6 +249,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn two_working_keys_are_those_of_one_by_one(
+            seed in any::<[u8; 32]>(), id in any::<[u8; 12]>(), pick in 0usize..3, key_type in 0usize..8,
+        ) {
+            let (ksn, key_type) = (AesKsn::new(id), TYPES[key_type]);
+            let node = key(seed, [KeyLen::K128, KeyLen::K192, KeyLen::K256][pick]);
+            let usages = [KeyUsage::MacGeneration, KeyUsage::DataEncryption];
+            let one_by_one = usages.map(|usage| working_key(&node, &ksn, usage, key_type));
+            match (two_working_keys(&node, &ksn, usages, key_type), one_by_one) {
+                (Ok([mac, data]), [Ok(mac_alone), Ok(data_alone)]) => {
+                    prop_assert!(mac.ct_eq(&mac_alone) && data.ct_eq(&data_alone));
+                }
+                (two, [mac, _]) => prop_assert_eq!(two.err(), mac.err()),
+            }
+        }
+
         #[test]
         fn single_steps_down_the_path_end_where_the_whole_way_ends(
             seed in any::<[u8; 32]>(), id in any::<[u8; 12]>(), pick in 0usize..3,

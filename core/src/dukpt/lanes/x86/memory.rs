@@ -25,7 +25,7 @@ pub(super) fn store(register: __m128i, block: &mut [u8; 16]) {
 }
 
 /// Overwrites the stack just left by a kernel for one key, to which the compiler may have spilled part of a key or a
-/// state: at most the red zone, 128 bytes, and in a chain 40 more.
+/// state: at most the red zone, 128 bytes.
 #[inline(never)]
 #[target_feature(enable = "avx")]
 pub(super) fn wipe_spilled() {

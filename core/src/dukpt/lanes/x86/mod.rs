@@ -49,6 +49,14 @@ impl Detected {
         }
     }
 
+    pub(super) fn derive_two(self, len: KeyLen, key: &Key, data: [Data; 2], new_len: KeyLen, derived: [&mut Key; 2]) {
+        // SAFETY: every detected path includes AES-NI and AVX.
+        unsafe {
+            single::derive_two(len, key, data, new_len, derived);
+            memory::wipe_spilled();
+        }
+    }
+
     pub(super) fn walk(self, len: KeyLen, key: &mut Key, data: Data, from: u32, to: u32) {
         // SAFETY: every detected path includes AES-NI and AVX.
         unsafe {

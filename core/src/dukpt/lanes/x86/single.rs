@@ -16,25 +16,40 @@ use crate::dukpt::lanes::{Block, Data, Key};
 use crate::key::KeyLen;
 
 /// The first 16 bytes of a key, and the rest with zeros behind it.
-type Halves = (__m128i, __m128i);
+type Halves = [__m128i; 2];
 
 /// Writes to `derived` the encryption of one block of `data` under `key`, or of both for a longer new key.
 #[target_feature(enable = "aes,avx")]
 pub(super) fn derive(len: KeyLen, key: &Key, data: Data, new_len: KeyLen, derived: &mut Key) {
     let key = halves(key);
-    let data = both(data);
-    let (low, high) = match (len, new_len) {
-        (KeyLen::K128, KeyLen::K128) => (encrypt_128(key.0, data.0), _mm_setzero_si128()),
-        (KeyLen::K128, _) => (encrypt_128(key.0, data.0), encrypt_128(key.0, data.1)),
-        (KeyLen::K192, _) => encrypt_192(key, data),
-        (KeyLen::K256, _) => encrypt_256(key, data),
+    let blocks = both(data);
+    match (len, new_len) {
+        (KeyLen::K128, KeyLen::K128) => put_short(encrypt_128(key, [blocks[0]]), derived),
+        (KeyLen::K128, _) => put_new(encrypt_128(key, blocks), new_len, derived),
+        (KeyLen::K192, _) => put_new(encrypt_192(key, blocks), new_len, derived),
+        (KeyLen::K256, _) => put_new(encrypt_256(key, blocks), new_len, derived),
+    }
+}
+
+/// The same for two new keys: under one key, so by one key schedule.
+#[target_feature(enable = "aes,avx")]
+pub(super) fn derive_two(len: KeyLen, key: &Key, data: [Data; 2], new_len: KeyLen, derived: [&mut Key; 2]) {
+    let key = halves(key);
+    let ([a, b], [c, d]) = (both(data[0]), both(data[1]));
+    let [one, other] = derived;
+    if let (KeyLen::K128, KeyLen::K128) = (len, new_len) {
+        let [a, c] = encrypt_128(key, [a, c]);
+        put_short([a], one);
+        return put_short([c], other);
+    }
+    let blocks = [a, b, c, d];
+    let [a, b, c, d] = match len {
+        KeyLen::K128 => encrypt_128(key, blocks),
+        KeyLen::K192 => encrypt_192(key, blocks),
+        KeyLen::K256 => encrypt_256(key, blocks),
     };
-    let high = match new_len {
-        KeyLen::K128 => _mm_setzero_si128(),
-        KeyLen::K192 => _mm_move_epi64(high),
-        KeyLen::K256 => high,
-    };
-    put((low, high), derived);
+    put_new([a, b], new_len, one);
+    put_new([c, d], new_len, other);
 }
 
 /// Replaces `key`, the node at `from`, by each node on the way down to `to`. `data` are those of any node of the tree.
@@ -45,22 +60,21 @@ pub(super) fn walk(len: KeyLen, key: &mut Key, data: Data, from: u32, to: u32) {
     match len {
         KeyLen::K128 => {
             for counter in below(from, to) {
-                node.0 = encrypt_128(node.0, at(data.0, counter));
+                [node[0]] = encrypt_128(node, [at(data[0], counter)]);
             }
         }
         KeyLen::K192 => {
             for counter in below(from, to) {
-                node = encrypt_192(node, (at(data.0, counter), at(data.1, counter)));
+                node = encrypt_192(node, data.map(|block| at(block, counter)));
             }
-            node.1 = _mm_move_epi64(node.1);
         }
         KeyLen::K256 => {
             for counter in below(from, to) {
-                node = encrypt_256(node, (at(data.0, counter), at(data.1, counter)));
+                node = encrypt_256(node, data.map(|block| at(block, counter)));
             }
         }
     }
-    put(node, key);
+    put_new(node, len, key);
 }
 
 /// Adds each block of `message` to `state` and encrypts it: the chain of a CBC-MAC.
@@ -70,10 +84,10 @@ pub(super) fn chain(len: KeyLen, key: &Key, state: &mut Block, message: &[Block]
     let mut chained = load(state);
     for block in message {
         chained = _mm_xor_si128(chained, load(block));
-        chained = match len {
-            KeyLen::K128 => encrypt_128(key.0, chained),
-            KeyLen::K192 => encrypt_192(key, (chained, chained)).0,
-            KeyLen::K256 => encrypt_256(key, (chained, chained)).0,
+        [chained] = match len {
+            KeyLen::K128 => encrypt_128(key, [chained]),
+            KeyLen::K192 => encrypt_192(key, [chained]),
+            KeyLen::K256 => encrypt_256(key, [chained]),
         };
     }
     store(chained, state);
@@ -85,17 +99,17 @@ pub(super) fn cbc_decrypt(len: KeyLen, key: &Key, iv: &Block, blocks: &mut [Bloc
     let key = halves(key);
     match len {
         KeyLen::K128 => {
-            let mut keys = [key.0; 11];
-            keys[10] = rounds_128(key.0, |round, key| keys[round] = _mm_aesimc_si128(key));
+            let mut keys = [key[0]; 11];
+            keys[10] = rounds_128(key, |round, key| keys[round] = _mm_aesimc_si128(key));
             decrypt(&keys, iv, blocks);
         }
         KeyLen::K192 => {
-            let mut keys = [key.0; 13];
+            let mut keys = [key[0]; 13];
             keys[12] = rounds_192(key, |round, key| keys[round] = _mm_aesimc_si128(key));
             decrypt(&keys, iv, blocks);
         }
         KeyLen::K256 => {
-            let mut keys = [key.0; 15];
+            let mut keys = [key[0]; 15];
             keys[14] = rounds_256(key, |round, key| keys[round] = _mm_aesimc_si128(key));
             decrypt(&keys, iv, blocks);
         }
@@ -139,36 +153,32 @@ fn decrypt_abreast<const KEYS: usize, const WIDE: usize>(
 
 #[inline]
 #[target_feature(enable = "aes,avx")]
-fn encrypt_128(key: __m128i, block: __m128i) -> __m128i {
-    let mut state = _mm_xor_si128(block, key);
-    let last = rounds_128(key, |_, key| state = _mm_aesenc_si128(state, key));
-    _mm_aesenclast_si128(state, last)
+fn encrypt_128<const N: usize>(key: Halves, blocks: [__m128i; N]) -> [__m128i; N] {
+    let mut states = blocks.map(|block| _mm_xor_si128(block, key[0]));
+    let last = rounds_128(key, |_, key| states = states.map(|state| _mm_aesenc_si128(state, key)));
+    states.map(|state| _mm_aesenclast_si128(state, last))
 }
 
 #[inline]
 #[target_feature(enable = "aes,avx")]
-fn encrypt_192(key: Halves, (first, second): Halves) -> Halves {
-    let mut states = (_mm_xor_si128(first, key.0), _mm_xor_si128(second, key.0));
-    let last = rounds_192(key, |_, key| {
-        states = (_mm_aesenc_si128(states.0, key), _mm_aesenc_si128(states.1, key));
-    });
-    (_mm_aesenclast_si128(states.0, last), _mm_aesenclast_si128(states.1, last))
+fn encrypt_192<const N: usize>(key: Halves, blocks: [__m128i; N]) -> [__m128i; N] {
+    let mut states = blocks.map(|block| _mm_xor_si128(block, key[0]));
+    let last = rounds_192(key, |_, key| states = states.map(|state| _mm_aesenc_si128(state, key)));
+    states.map(|state| _mm_aesenclast_si128(state, last))
 }
 
 #[inline]
 #[target_feature(enable = "aes,avx")]
-fn encrypt_256(key: Halves, (first, second): Halves) -> Halves {
-    let mut states = (_mm_xor_si128(first, key.0), _mm_xor_si128(second, key.0));
-    let last = rounds_256(key, |_, key| {
-        states = (_mm_aesenc_si128(states.0, key), _mm_aesenc_si128(states.1, key));
-    });
-    (_mm_aesenclast_si128(states.0, last), _mm_aesenclast_si128(states.1, last))
+fn encrypt_256<const N: usize>(key: Halves, blocks: [__m128i; N]) -> [__m128i; N] {
+    let mut states = blocks.map(|block| _mm_xor_si128(block, key[0]));
+    let last = rounds_256(key, |_, key| states = states.map(|state| _mm_aesenc_si128(state, key)));
+    states.map(|state| _mm_aesenclast_si128(state, last))
 }
 
 /// The round keys 1 to 9 in turn; returns the last.
 #[inline]
 #[target_feature(enable = "aes,avx")]
-fn rounds_128(key: __m128i, mut each: impl FnMut(usize, __m128i)) -> __m128i {
+fn rounds_128([key, _]: Halves, mut each: impl FnMut(usize, __m128i)) -> __m128i {
     let mut trail = Trail::to(key);
     each(1, trail.grow::<1>(trail.last(), 0x01));
     each(2, trail.grow::<2>(trail.last(), 0x02));
@@ -186,13 +196,13 @@ fn rounds_128(key: __m128i, mut each: impl FnMut(usize, __m128i)) -> __m128i {
 /// It is no longer than the rounds of the cipher, so it needs no [`Trail`].
 #[inline]
 #[target_feature(enable = "aes,avx")]
-fn rounds_192((mut four, mut two): Halves, mut each: impl FnMut(usize, __m128i)) -> __m128i {
+fn rounds_192([mut four, mut two]: Halves, mut each: impl FnMut(usize, __m128i)) -> __m128i {
     for (step, constant) in [0x01, 0x04, 0x10, 0x40].into_iter().enumerate() {
         let above = two;
-        (four, two) = next_six(four, two, constant);
+        [four, two] = next_six(four, two, constant);
         each(3 * step + 1, _mm_unpacklo_epi64(above, four));
         each(3 * step + 2, _mm_alignr_epi8::<8>(two, four));
-        (four, two) = next_six(four, two, constant << 1);
+        [four, two] = next_six(four, two, constant << 1);
         if step < 3 {
             each(3 * step + 3, four);
         }
@@ -203,9 +213,9 @@ fn rounds_192((mut four, mut two): Halves, mut each: impl FnMut(usize, __m128i))
 /// The round keys 1 to 13 in turn; returns the last. Even and odd ones have trails of their own, and feed each other.
 #[inline]
 #[target_feature(enable = "aes,avx")]
-fn rounds_256(key: Halves, mut each: impl FnMut(usize, __m128i)) -> __m128i {
-    let (mut even, mut odd) = (Trail::to(key.0), Trail::to(key.1));
-    each(1, key.1);
+fn rounds_256([low, high]: Halves, mut each: impl FnMut(usize, __m128i)) -> __m128i {
+    let (mut even, mut odd) = (Trail::to(low), Trail::to(high));
+    each(1, high);
     each(2, even.grow::<1>(odd.last(), 0x01));
     each(3, odd.grow::<1>(even.last(), 0));
     each(4, even.grow::<2>(odd.last(), 0x02));
@@ -285,7 +295,7 @@ fn next_six(four: __m128i, two: __m128i, constant: i32) -> Halves {
     let sums = _mm_xor_si128(four, _mm_slli_si128::<4>(four));
     let sums = _mm_xor_si128(sums, _mm_slli_si128::<8>(sums));
     let more = _mm_xor_si128(_mm_xor_si128(two, _mm_slli_si128::<4>(two)), _mm_shuffle_epi32::<0b11_11_11_11>(sums));
-    (_mm_xor_si128(sums, word), _mm_xor_si128(more, word))
+    [_mm_xor_si128(sums, word), _mm_xor_si128(more, word)]
 }
 
 /// The word at `COLUMN`, turned `BY` times by RotWord, in all four columns.
@@ -316,10 +326,7 @@ fn in_even_columns(key: __m128i) -> __m128i {
 #[inline]
 #[target_feature(enable = "aes,avx")]
 fn both(data: Data) -> Halves {
-    let [first, second] = data
-        .words()
-        .map(|[head, tail]| _mm_set_epi64x(tail.swap_bytes().cast_signed(), head.swap_bytes().cast_signed()));
-    (first, second)
+    data.words().map(|[head, tail]| _mm_set_epi64x(tail.swap_bytes().cast_signed(), head.swap_bytes().cast_signed()))
 }
 
 /// Derivation data with their last four bytes, the counter, replaced.
@@ -333,12 +340,31 @@ fn at(data: __m128i, counter: u32) -> __m128i {
 #[target_feature(enable = "aes,avx")]
 fn halves(key: &Key) -> Halves {
     let (halves, _) = key.as_chunks::<16>();
-    (load(&halves[0]), load(&halves[1]))
+    [load(&halves[0]), load(&halves[1])]
+}
+
+/// Writes a key of 16 bytes.
+#[inline]
+#[target_feature(enable = "aes,avx")]
+fn put_short([low]: [__m128i; 1], key: &mut Key) {
+    put([low, _mm_setzero_si128()], key);
+}
+
+/// Writes a key cut to its length.
+#[inline]
+#[target_feature(enable = "aes,avx")]
+fn put_new([low, high]: Halves, len: KeyLen, key: &mut Key) {
+    let high = match len {
+        KeyLen::K128 => _mm_setzero_si128(),
+        KeyLen::K192 => _mm_move_epi64(high),
+        KeyLen::K256 => high,
+    };
+    put([low, high], key);
 }
 
 #[inline]
 #[target_feature(enable = "aes,avx")]
-fn put((low, high): Halves, key: &mut Key) {
+fn put([low, high]: Halves, key: &mut Key) {
     let (halves, _) = key.as_chunks_mut::<16>();
     store(low, &mut halves[0]);
     store(high, &mut halves[1]);
