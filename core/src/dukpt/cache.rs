@@ -9,7 +9,7 @@
 //! handle into an HSM, it does not know; a node that leaves the cache is dropped, and a [`KeyBytes`] wiped by that.
 
 use std::collections::VecDeque;
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::hash_map::{Entry, HashMap, VacantEntry};
 use std::ops::Deref;
 
 use foldhash::fast::RandomState;
@@ -83,7 +83,8 @@ impl<N> Derived<'_, N> {
             return;
         }
         let stays = has_children(counter) && self.kept < MAX_DEPTH && *self.all < self.most;
-        self.nodes.push(Node { counter, key: place() });
+        // Not `push`, which has it made elsewhere and moved.
+        self.nodes.extend(std::iter::once_with(|| Node { counter, key: place() }));
         *self.all += 1;
         self.kept += usize::from(stays);
         if let [.., above, next] = &mut **self.nodes {
@@ -164,12 +165,10 @@ impl<N> TreeCache<N> {
         let way = match self.ways.entry(device) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
-                let root = Node { counter: 0, key: root()? };
-                let mut nodes = Vec::with_capacity(MAX_DEPTH + 1);
-                nodes.push(root);
+                let way = Way::start(unknown, root()?);
                 self.nodes += 1;
                 self.turns.push_back(device);
-                unknown.insert(Way { nodes, used_since_turn: Use::Used })
+                way
             }
         };
         way.used_since_turn = Use::Used;
@@ -227,6 +226,14 @@ impl TreeCache<KeyBytes> {
 }
 
 impl<N> Way<N> {
+    /// The way of a device that was not known; out of the way of those that are.
+    #[cold]
+    fn start(unknown: VacantEntry<'_, u128, Self>, root: N) -> &mut Self {
+        let mut nodes = Vec::with_capacity(MAX_DEPTH + 1);
+        nodes.push(Node { counter: 0, key: root });
+        unknown.insert(Self { nodes, used_since_turn: Use::Used })
+    }
+
     /// Drops what is not on the way to `counter`, and says how many nodes that were.
     fn leave_for(&mut self, counter: u32) -> usize {
         let left = self.nodes.iter().rev().take_while(|node| !is_on_path(node.counter, counter)).count();
