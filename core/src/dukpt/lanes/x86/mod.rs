@@ -5,8 +5,11 @@
 
 #![allow(unsafe_code, reason = "code for optional instructions may be called only where the processor has them")]
 
+mod abreast;
 mod group;
 mod memory;
+mod order;
+mod schedule;
 mod single;
 mod xmm;
 mod ymm;
