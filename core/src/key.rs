@@ -105,6 +105,7 @@ impl KeyBytes {
     }
 
     /// Makes a zero key in place and lets `fill` write the whole place of one; it must leave zeros behind a short key.
+    #[inline]
     pub(crate) fn padded_by(len: KeyLen, fill: impl FnOnce(&mut [u8; MAX_KEY_LEN])) -> Self {
         let mut key = Self::zero(len);
         fill(&mut key.bytes);

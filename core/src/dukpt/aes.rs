@@ -119,6 +119,7 @@ pub fn derivation_key(ik: &KeyBytes, ksn: &AesKsn) -> KeyBytes {
 /// # Errors
 /// When it would be stronger than the derivation key. Triple DES keys never are: three keys of 168 bits have a
 /// strength of 112 (SP 800-57 part 1, table 2).
+#[inline]
 pub fn working_key(
     derivation_key: &KeyBytes,
     ksn: &AesKsn,
@@ -193,6 +194,7 @@ const fn strength(key_type: KeyType) -> u16 {
     }
 }
 
+#[inline]
 fn derive(key: &KeyBytes, data: Data, new_len: KeyLen) -> KeyBytes {
     KeyBytes::padded_by(new_len, |derived| Trusted::best().derive(key.key_len(), key.padded(), data, new_len, derived))
 }
