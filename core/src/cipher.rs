@@ -34,6 +34,7 @@ pub fn aes_cbc_encrypt(key: &KeyBytes, iv: &[u8; 16], data: &mut [u8]) -> Result
 }
 
 /// Decrypts whole 16-byte blocks in place with AES-CBC of the key's length.
+#[inline]
 pub fn aes_cbc_decrypt(key: &KeyBytes, iv: &[u8; 16], data: &mut [u8]) -> Result<(), CipherError> {
     let (blocks, rest) = data.as_chunks_mut::<16>();
     if !rest.is_empty() {

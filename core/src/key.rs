@@ -10,9 +10,15 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 pub const MAX_KEY_LEN: usize = 32;
 
 /// A key of 16, 24 or 32 bytes, wiped on drop.
+///
+/// It has its own alignment, and its length is a number, not a [`KeyLen`]: so a `Result` or an `Option` has its tag
+/// beside the key, and the key is moved by whole registers. What is moved in smaller pieces cannot be read as a register
+/// before the pieces have left the processor's store buffer, which lasts as long as a derivation step.
+#[repr(align(16))]
 pub struct KeyBytes {
     bytes: [u8; MAX_KEY_LEN],
-    len: KeyLen,
+    /// Eights of bytes.
+    eights: u8,
 }
 
 /// The three key lengths of AES, which are also those of 2-key and 3-key triple DES.
@@ -65,9 +71,18 @@ impl TryFrom<usize> for KeyLen {
 }
 
 impl KeyBytes {
+    fn zero(len: KeyLen) -> Self {
+        let eights = match len {
+            KeyLen::K128 => 2,
+            KeyLen::K192 => 3,
+            KeyLen::K256 => 4,
+        };
+        Self { bytes: [0; MAX_KEY_LEN], eights }
+    }
+
     /// Makes a zero key in place and lets `fill` write it.
     pub fn filled(len: KeyLen, fill: impl FnOnce(&mut [u8])) -> Self {
-        let mut key = Self { bytes: [0; MAX_KEY_LEN], len };
+        let mut key = Self::zero(len);
         fill(&mut key.bytes[..len.bytes()]);
         key
     }
@@ -80,17 +95,19 @@ impl KeyBytes {
 
     /// The one door.
     pub fn expose(&self) -> &[u8] {
-        &self.bytes[..self.len.bytes()]
+        &self.bytes[..self.key_len().bytes()]
     }
 
     /// The one door, to make the key in place.
     pub(crate) fn expose_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len.bytes()]
+        let len = self.key_len().bytes();
+        &mut self.bytes[..len]
     }
 
     /// Makes a zero key in place and lets `fill` write the whole place of one; it must leave zeros behind a short key.
+    #[inline]
     pub(crate) fn padded_by(len: KeyLen, fill: impl FnOnce(&mut [u8; MAX_KEY_LEN])) -> Self {
-        let mut key = Self { bytes: [0; MAX_KEY_LEN], len };
+        let mut key = Self::zero(len);
         fill(&mut key.bytes);
         debug_assert!(key.bytes[len.bytes()..].iter().all(|&byte| byte == 0), "zeros behind a short key");
         key
@@ -108,12 +125,16 @@ impl KeyBytes {
 
     /// Its length, which is public.
     pub fn key_len(&self) -> KeyLen {
-        self.len
+        match self.eights {
+            2 => KeyLen::K128,
+            3 => KeyLen::K192,
+            _ => KeyLen::K256,
+        }
     }
 
     /// Compares in constant time.
     pub fn ct_eq(&self, other: &Self) -> bool {
-        self.len == other.len && bool::from(self.bytes.ct_eq(&other.bytes))
+        self.eights == other.eights && bool::from(self.bytes.ct_eq(&other.bytes))
     }
 }
 

@@ -246,6 +246,14 @@ impl Ksn {
         }
     }
 
+    /// [`Ksn::device`] as a number no other device has: 64 bits for AES, for TDES 80 below a one.
+    pub(crate) fn device_number(&self) -> u128 {
+        match self {
+            Self::Aes(ksn) => u64::from_be_bytes(ksn.ik_id()).into(),
+            Self::Tdes(ksn) => ksn.with_counter(0).0.iter().fold(1, |number, byte| number << 8 | u128::from(*byte)),
+        }
+    }
+
     /// The bytes: 12 for AES, 10 for TDES.
     pub fn bytes(&self) -> &[u8] {
         match self {

@@ -77,10 +77,12 @@ impl Keys {
     fn of(frame: &SealedFrame, key: &KeyBytes) -> Result<Self, OpeningError> {
         match (frame.key(), frame.ksn()) {
             (FrameKey::Aes(len), Ksn::Aes(ksn)) => {
-                let working_key = |usage| aes::working_key(key, &ksn, usage, KeyType::aes(len));
-                Ok(Self { mac: working_key(KeyUsage::MacGeneration)?, data: working_key(KeyUsage::DataEncryption)? })
+                let usages = [KeyUsage::MacGeneration, KeyUsage::DataEncryption];
+                let [mac, data] = aes::two_working_keys(key, &ksn, usages, KeyType::aes(len))?;
+                Ok(Self { mac, data })
             }
             (FrameKey::Tdes(data) | FrameKey::TdesAsAes(data), Ksn::Tdes(_)) if key.key_len() == tdes::KEY_LEN => {
+                // Only the data key has anything encrypted; the MAC key is a variant.
                 Ok(Self { mac: tdes::working_key(key, TdesKey::MacRequest), data: tdes::working_key(key, data) })
             }
             (FrameKey::Aes(_), Ksn::Tdes(_)) | (FrameKey::Tdes(_) | FrameKey::TdesAsAes(_), _) => {

@@ -97,6 +97,12 @@ pub fn child_key(parent: &KeyBytes, ik_id: [u8; 8], counter: u32) -> KeyBytes {
     derive(parent, node_data(len, ik_id, counter), len)
 }
 
+/// The same, written to the place of a key as long as its parent.
+pub(super) fn derive_child(parent: &KeyBytes, ik_id: [u8; 8], counter: u32, child: &mut KeyBytes) {
+    let len = parent.key_len();
+    Trusted::best().derive(len, parent.padded(), node_data(len, ik_id, counter), len, child.padded_mut());
+}
+
 /// The derivation key of the KSN's counter: the whole way down from the initial key (X9.24-3:2017 6.4).
 /// For counter 0 that is the initial key.
 pub fn derivation_key(ik: &KeyBytes, ksn: &AesKsn) -> KeyBytes {
@@ -113,6 +119,7 @@ pub fn derivation_key(ik: &KeyBytes, ksn: &AesKsn) -> KeyBytes {
 /// # Errors
 /// When it would be stronger than the derivation key. Triple DES keys never are: three keys of 168 bits have a
 /// strength of 112 (SP 800-57 part 1, table 2).
+#[inline]
 pub fn working_key(
     derivation_key: &KeyBytes,
     ksn: &AesKsn,
@@ -122,6 +129,25 @@ pub fn working_key(
     strong_enough(derivation_key.key_len(), key_type)?;
     let data = data(usage, key_type, at_counter(ksn.ik_id(), ksn.raw_counter()));
     Ok(derive(derivation_key, data, key_type.key_len()))
+}
+
+/// [`working_key`] for two uses, in about the time of one: both are encrypted under the same key.
+///
+/// # Errors
+/// As [`working_key`].
+pub fn two_working_keys(
+    derivation_key: &KeyBytes,
+    ksn: &AesKsn,
+    usages: [KeyUsage; 2],
+    key_type: KeyType,
+) -> Result<[KeyBytes; 2], DeriveError> {
+    let (len, new_len) = (derivation_key.key_len(), key_type.key_len());
+    strong_enough(len, key_type)?;
+    let data = usages.map(|usage| data(usage, key_type, at_counter(ksn.ik_id(), ksn.raw_counter())));
+    let mut keys = usages.map(|_| KeyBytes::filled(new_len, |_| {}));
+    let places = keys.each_mut().map(KeyBytes::padded_mut);
+    Trusted::best().derive_two(len, derivation_key.padded(), data, new_len, places);
+    Ok(keys)
 }
 
 /// The update key of a device, under which a new initial key reaches it (X9.24-3:2017 6.5.3): the key-encryption key
@@ -168,6 +194,7 @@ const fn strength(key_type: KeyType) -> u16 {
     }
 }
 
+#[inline]
 fn derive(key: &KeyBytes, data: Data, new_len: KeyLen) -> KeyBytes {
     KeyBytes::padded_by(new_len, |derived| Trusted::best().derive(key.key_len(), key.padded(), data, new_len, derived))
 }
@@ -224,6 +251,22 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn two_working_keys_are_those_of_one_by_one(
+            seed in any::<[u8; 32]>(), id in any::<[u8; 12]>(), pick in 0usize..3, key_type in 0usize..8,
+        ) {
+            let (ksn, key_type) = (AesKsn::new(id), TYPES[key_type]);
+            let node = key(seed, [KeyLen::K128, KeyLen::K192, KeyLen::K256][pick]);
+            let usages = [KeyUsage::MacGeneration, KeyUsage::DataEncryption];
+            let one_by_one = usages.map(|usage| working_key(&node, &ksn, usage, key_type));
+            match (two_working_keys(&node, &ksn, usages, key_type), one_by_one) {
+                (Ok([mac, data]), [Ok(mac_alone), Ok(data_alone)]) => {
+                    prop_assert!(mac.ct_eq(&mac_alone) && data.ct_eq(&data_alone));
+                }
+                (two, [mac, _]) => prop_assert_eq!(two.err(), mac.err()),
+            }
+        }
+
         #[test]
         fn single_steps_down_the_path_end_where_the_whole_way_ends(
             seed in any::<[u8; 32]>(), id in any::<[u8; 12]>(), pick in 0usize..3,

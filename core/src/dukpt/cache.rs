@@ -8,8 +8,11 @@
 //! of any value and any order gives the key that derivation without a cache gives. What a node is, key bytes or a
 //! handle into an HSM, it does not know; a node that leaves the cache is dropped, and a [`KeyBytes`] wiped by that.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap, VacantEntry};
 use std::ops::Deref;
+
+use foldhash::fast::RandomState;
 
 use super::{aes, below, is_on_path, tdes};
 use crate::key::KeyBytes;
@@ -18,16 +21,20 @@ use crate::ksn::Ksn;
 /// Most nodes kept of one device: the root and one for each one-bit a legal AES counter may have.
 const MAX_DEPTH: usize = 17;
 
-/// A bounded cache of tree nodes `N`. Devices are told apart by their KSN without its counter.
+/// A bounded cache of tree nodes `N`. Devices are told apart by [`Ksn::device_number`].
+///
+/// The hash is a fast one: seeded, but no match for whoever may choose the devices and watch the time. Nobody may, since
+/// a frame gets here only when its device is registered, and registering is for operators.
 pub struct TreeCache<N> {
     max_nodes: usize,
     nodes: usize,
-    ways: HashMap<Ksn, Way<N>>,
+    ways: HashMap<u128, Way<N>, RandomState>,
     /// Every device in `ways` once, in the order they are considered for eviction (second chance).
-    turns: VecDeque<Ksn>,
+    turns: VecDeque<u128>,
 }
 
-/// The way to the last counter of one device, root first; never grown, so no key is left behind by moving it.
+/// The way to the last counter of one device, root first. There is room for one node more than are kept; it is never
+/// grown, so no key is left behind by moving it.
 struct Way<N> {
     nodes: Vec<Node<N>>,
     used_since_turn: Use,
@@ -44,29 +51,74 @@ enum Use {
     Used,
 }
 
-/// A node: borrowed from the cache, or the caller's own because no later node can hang below it.
-pub enum Derived<'a, N> {
-    /// Stays in the cache.
-    Kept(&'a N),
-    /// Leaves with the caller.
-    Fresh(N),
+/// A node, to be looked at in the cache. One that no later node can hang below, or that there is no room for, is dropped
+/// with this.
+pub struct Derived<'a, N> {
+    /// The way to it.
+    nodes: &'a mut Vec<Node<N>>,
+    /// How many of them stay.
+    kept: usize,
+    /// How many there are in the whole cache, and may be.
+    all: &'a mut usize,
+    most: usize,
+}
+
+impl<N> Derived<'_, N> {
+    fn last(&self) -> &Node<N> {
+        self.nodes.last().expect("the root is on every way and never dropped alone")
+    }
+
+    /// The counters from this node down to another on its way.
+    fn below(&self, counter: u32) -> impl Iterator<Item = u32> + use<N> {
+        below(self.last().counter, counter)
+    }
+
+    /// Goes on to the next node of the way: a `place` for it, and what is then to `fill` it from this one, if it is not
+    /// whole yet. A key that is filled where it stays is ready sooner than one that is moved, and leaves nothing behind.
+    fn go_on(&mut self, counter: u32, place: impl FnOnce() -> N, fill: impl FnOnce(&N, &mut N)) {
+        if let Some(loose) = self.nodes.get_mut(self.kept) {
+            return replace(loose, counter, place(), fill);
+        }
+        let stays = has_children(counter) && self.kept < MAX_DEPTH && *self.all < self.most;
+        // Not `push`, which has it made elsewhere and moved.
+        self.nodes.extend(std::iter::once_with(|| Node { counter, key: place() }));
+        *self.all += 1;
+        self.kept += usize::from(stays);
+        if let [.., above, next] = &mut **self.nodes {
+            fill(&above.key, &mut next.key);
+        }
+    }
+}
+
+/// The next node in the place of one that does not stay; seldom, so it is out of the way of the others.
+#[cold]
+fn replace<N>(loose: &mut Node<N>, counter: u32, mut key: N, fill: impl FnOnce(&N, &mut N)) {
+    fill(&loose.key, &mut key);
+    // Not assigned, which would leave the bytes of `key` behind.
+    std::mem::swap(&mut loose.key, &mut key);
+    loose.counter = counter;
 }
 
 impl<N> Deref for Derived<'_, N> {
     type Target = N;
 
     fn deref(&self) -> &N {
-        match self {
-            Self::Kept(node) => node,
-            Self::Fresh(node) => node,
-        }
+        &self.last().key
+    }
+}
+
+impl<N> Drop for Derived<'_, N> {
+    fn drop(&mut self) {
+        *self.all -= self.nodes.len() - self.kept;
+        // Not `pop`, which would drop a copy and leave the bytes of the node itself behind.
+        self.nodes.truncate(self.kept);
     }
 }
 
 impl<N> TreeCache<N> {
-    /// An empty cache that will never hold more than `max_nodes` nodes, or one node if that is 0.
+    /// An empty cache that will never keep more than `max_nodes` nodes, or one node if that is 0.
     pub fn new(max_nodes: usize) -> Self {
-        Self { max_nodes: max_nodes.max(1), nodes: 0, ways: HashMap::new(), turns: VecDeque::new() }
+        Self { max_nodes: max_nodes.max(1), nodes: 0, ways: HashMap::default(), turns: VecDeque::new() }
     }
 
     /// How many nodes it holds.
@@ -88,41 +140,17 @@ impl<N> TreeCache<N> {
         root: impl FnOnce() -> Result<N, E>,
         mut step: impl FnMut(&N, u32) -> Result<N, E>,
     ) -> Result<Derived<'_, N>, E> {
-        let (device, counter) = (ksn.device(), ksn.raw_counter());
-        let room = self.make_room(device, counter);
-        let way = match self.ways.entry(device) {
-            std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::hash_map::Entry::Vacant(unknown) => {
-                let root = Node { counter: 0, key: root()? };
-                let mut nodes = Vec::with_capacity(MAX_DEPTH);
-                nodes.push(root);
-                self.nodes += 1;
-                self.turns.push_back(device);
-                unknown.insert(Way { nodes, used_since_turn: Use::Used })
-            }
-        };
-        way.used_since_turn = Use::Used;
-
-        let mut loose: Option<N> = None;
-        let deepest = way.deepest().counter;
-        for at in below(deepest, counter) {
-            let derived = step(loose.as_ref().unwrap_or(&way.deepest().key), at)?;
-            if has_children(at) && way.nodes.len() < room {
-                way.nodes.push(Node { counter: at, key: derived });
-                self.nodes += 1;
-            } else {
-                loose = Some(derived);
-            }
+        let mut way = self.nearest(ksn, root)?;
+        for counter in way.below(ksn.raw_counter()) {
+            let node = step(&way, counter)?;
+            way.go_on(counter, || node, |_, _| {});
         }
-        Ok(match loose {
-            Some(node) => Derived::Fresh(node),
-            None => Derived::Kept(&way.deepest().key),
-        })
+        Ok(way)
     }
 
     /// Drops all nodes of a device: it was retired, or its key changed.
     pub fn forget(&mut self, ksn: &Ksn) {
-        let device = ksn.device();
+        let device = ksn.device_number();
         if let Some(way) = self.ways.remove(&device) {
             self.nodes -= way.nodes.len();
             self.turns.retain(|turn| *turn != device);
@@ -134,24 +162,40 @@ impl<N> TreeCache<N> {
         *self = Self::new(self.max_nodes);
     }
 
+    /// The last node of the way to the KSN's counter that is kept, or the root.
+    #[inline(always)]
+    fn nearest<E>(&mut self, ksn: &Ksn, root: impl FnOnce() -> Result<N, E>) -> Result<Derived<'_, N>, E> {
+        let (device, counter) = (ksn.device_number(), ksn.raw_counter());
+        if self.nodes + MAX_DEPTH > self.max_nodes {
+            self.make_room(device, counter);
+        }
+        let way = match self.ways.entry(device) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
+                let way = Way::start(unknown, root()?);
+                self.nodes += 1;
+                self.turns.push_back(device);
+                way
+            }
+        };
+        way.used_since_turn = Use::Used;
+        self.nodes -= way.leave_for(counter);
+        Ok(Derived { kept: way.nodes.len(), nodes: &mut way.nodes, all: &mut self.nodes, most: self.max_nodes })
+    }
+
     /// Drops what of `device` is not on the way to `counter`, then as much of other devices as this one will need.
-    /// Returns how many nodes it may keep.
-    fn make_room(&mut self, device: Ksn, counter: u32) -> usize {
+    fn make_room(&mut self, device: u128, counter: u32) {
         let kept = self.ways.get_mut(&device).map_or(0, |way| {
-            let kept = way.nodes.partition_point(|node| is_on_path(node.counter, counter));
-            self.nodes -= way.nodes.len() - kept;
-            // Not `pop`, which would drop a copy and leave the bytes of the node itself behind.
-            way.nodes.truncate(kept);
-            kept
+            self.nodes -= way.leave_for(counter);
+            way.nodes.len()
         });
-        let wanted = (1 + super::path(counter & !1).count()).min(MAX_DEPTH); // The root, and all but a leaf.
+        let wanted = nodes_of_way(counter).min(MAX_DEPTH);
         let others = self.nodes - kept;
         self.evict((others + wanted).saturating_sub(self.max_nodes), device);
-        wanted.min(self.max_nodes - (self.nodes - kept))
     }
 
     /// Drops whole devices until `surplus` nodes are gone, those not used since their last turn first, and never `but`.
-    fn evict(&mut self, surplus: usize, but: Ksn) {
+    fn evict(&mut self, surplus: usize, but: u128) {
         let goal = self.nodes.saturating_sub(surplus);
         while self.nodes > goal {
             let Some(device) = self.turns.pop_front() else { return };
@@ -174,21 +218,43 @@ impl<N> TreeCache<N> {
 impl TreeCache<KeyBytes> {
     /// The AES derivation key or TDES transaction key of the KSN's counter, equal to the one derived without a cache.
     /// `ik` is asked for the device's initial key when nothing of it is kept.
+    // A call, which has all registers saved, would make finding a kept node dearer by a sixth.
+    #[inline(always)]
     pub fn key<E>(&mut self, ksn: &Ksn, ik: impl FnOnce() -> Result<KeyBytes, E>) -> Result<Derived<'_, KeyBytes>, E> {
-        match ksn {
-            Ksn::Aes(aes_ksn) => {
-                let ik_id = aes_ksn.ik_id();
-                self.node(ksn, ik, |parent, counter| Ok(aes::child_key(parent, ik_id, counter)))
-            }
-            Ksn::Tdes(tdes_ksn) => self.node(ksn, ik, |parent, counter| Ok(tdes::child_key(parent, tdes_ksn, counter))),
+        let mut way = self.nearest(ksn, ik)?;
+        for counter in way.below(ksn.raw_counter()) {
+            let len = way.key_len();
+            let place = || KeyBytes::filled(len, |_| {});
+            way.go_on(counter, place, |above, node| match ksn {
+                Ksn::Aes(ksn) => aes::derive_child(above, ksn.ik_id(), counter, node),
+                Ksn::Tdes(ksn) => *node = tdes::child_key(above, ksn, counter),
+            });
         }
+        Ok(way)
     }
 }
 
 impl<N> Way<N> {
-    fn deepest(&self) -> &Node<N> {
-        self.nodes.last().expect("the root is on every way and never dropped alone")
+    /// The way of a device that was not known; out of the way of those that are.
+    #[cold]
+    fn start(unknown: VacantEntry<'_, u128, Self>, root: N) -> &mut Self {
+        let mut nodes = Vec::with_capacity(MAX_DEPTH + 1);
+        nodes.push(Node { counter: 0, key: root });
+        unknown.insert(Self { nodes, used_since_turn: Use::Used })
     }
+
+    /// Drops what is not on the way to `counter`, and says how many nodes that were.
+    fn leave_for(&mut self, counter: u32) -> usize {
+        let left = self.nodes.iter().rev().take_while(|node| !is_on_path(node.counter, counter)).count();
+        // Not `pop`, which would drop a copy and leave the bytes of the node itself behind.
+        self.nodes.truncate(self.nodes.len() - left);
+        left
+    }
+}
+
+/// How many nodes there are on the way to a counter, the root among them and a leaf not.
+fn nodes_of_way(counter: u32) -> usize {
+    1 + usize::try_from((counter & !1).count_ones()).expect("at most the 32 bits of a counter")
 }
 
 /// An odd counter is a leaf.
@@ -260,6 +326,7 @@ mod tests {
                 let ksn = ksn(scheme, device, counter);
                 let key = cache.key(&ksn, || Ok::<_, Infallible>(ik(device))).unwrap();
                 prop_assert!(key.ct_eq(&uncached(&ksn, &ik(device))));
+                drop(key);
                 prop_assert!(cache.len() <= max_nodes.max(1));
             }
         }

@@ -131,6 +131,14 @@ impl Trusted {
         }
     }
 
+    /// The same for two new keys of one length from one key.
+    pub(crate) fn derive_two(self, len: KeyLen, key: &Key, data: [Data; 2], new_len: KeyLen, derived: [&mut Key; 2]) {
+        match self.0 {
+            Some(detected) => detected.derive_two(len, key, data, new_len, derived),
+            None => portable::derive_two(len, key, data, new_len, derived),
+        }
+    }
+
     /// Replaces `key`, the node at `from`, by each node on the way down to `to`. `data` are those of any node of the
     /// tree.
     pub(crate) fn walk(self, len: KeyLen, key: &mut Key, data: Data, from: u32, to: u32) {
@@ -196,11 +204,13 @@ mod tests {
             let from = to & !((1_u32 << (from % 32)) - 1);
             let answers = |path: Trusted| {
                 let (mut derived, mut node, mut chained, mut clear) = ([0xAA; 32], key, state, blocks.clone());
+                let (mut one, mut other) = ([0xAA; 32], [0x55; 32]);
                 path.derive(len, &key, data, new_len, &mut derived);
+                path.derive_two(len, &key, [data, data.at(to)], new_len, [&mut one, &mut other]);
                 path.walk(len, &mut node, data, from, to);
                 path.chain(len, &key, &mut chained, &blocks);
                 path.cbc_decrypt(len, &key, &state, &mut clear);
-                (derived, node, chained, clear)
+                (derived, one, other, node, chained, clear)
             };
             let expected = answers(Trusted::PORTABLE);
             for path in paths() {

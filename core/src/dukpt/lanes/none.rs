@@ -20,6 +20,10 @@ impl Detected {
         match self {}
     }
 
+    pub(super) fn derive_two(self, _: KeyLen, _: &Key, _: [Data; 2], _: KeyLen, _: [&mut Key; 2]) {
+        match self {}
+    }
+
     pub(super) fn walk(self, _: KeyLen, _: &mut Key, _: Data, _: u32, _: u32) {
         match self {}
     }

@@ -20,6 +20,10 @@ pub(super) fn derive(len: KeyLen, key: &Key, data: Data, new_len: KeyLen, derive
     }
 }
 
+pub(super) fn derive_two(len: KeyLen, key: &Key, data: [Data; 2], new_len: KeyLen, derived: [&mut Key; 2]) {
+    data.into_iter().zip(derived).for_each(|(data, derived)| derive(len, key, data, new_len, derived));
+}
+
 pub(super) fn walk(len: KeyLen, key: &mut Key, data: Data, from: u32, to: u32) {
     match len {
         KeyLen::K128 => walk_by::<Aes128Enc>(len, key, data, from, to),

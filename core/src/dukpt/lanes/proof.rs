@@ -14,7 +14,9 @@ const ANCESTOR: u32 = 0x8000_0000;
 /// Whether every operation, with every length of key, gives the answer of the portable path.
 pub(super) fn agrees_with_portable(candidate: Trusted) -> bool {
     LENS.into_iter().all(|len| {
-        let answers = |path: Trusted| (derived(path, len), walked(path, len), chained(path, len), decrypted(path, len));
+        let answers = |path: Trusted| {
+            (derived(path, len), two(path, len), walked(path, len), chained(path, len), decrypted(path, len))
+        };
         answers(candidate) == answers(Trusted::PORTABLE) && many_as_one_by_one(candidate, len)
     })
 }
@@ -43,6 +45,14 @@ fn derived(path: Trusted, len: KeyLen) -> [Key; 3] {
         let mut derived = bytes(0x33);
         path.derive(len, &key(len), data(), new_len, &mut derived);
         derived
+    })
+}
+
+fn two(path: Trusted, len: KeyLen) -> [[Key; 2]; 3] {
+    LENS.map(|new_len| {
+        let (mut one, mut other) = (bytes(0x33), bytes(0x44));
+        path.derive_two(len, &key(len), [data(), data().at(COUNTER)], new_len, [&mut one, &mut other]);
+        [one, other]
     })
 }
 

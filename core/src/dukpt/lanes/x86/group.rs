@@ -2,58 +2,9 @@
 //!
 //! The schedule works on words of the same place: a register holds that word of four keys in its columns, so one
 //! `aesenclast` is SubWord for all of them. The round keys are then transposed, and each encrypts the block of its own
-//! lane. As in `single`, only last words feed each other, and nothing is permuted between two of them: RotWord, and the
+//! lane. As in `schedule`, only last words feed each other, and nothing is permuted between two of them: RotWord, and the
 //! ShiftRows that `aesenclast` does besides, pile up in the order of the bytes and have come round after four rounds,
-//! when the word is added again. [`leave`] and [`enter`] know the order.
-
-/// The indices by which a shuffle brings a register whose bytes are `rotations` RotWords and `shifts` ShiftRows behind
-/// into its own order.
-pub(super) const fn leave(rotations: usize, shifts: usize) -> [u8; 16] {
-    let mut indices = [0; 16];
-    let mut at = 0;
-    while at < 16 {
-        indices[at] = BYTES[source(at, rotations, shifts)];
-        at += 1;
-    }
-    indices
-}
-
-/// The indices of the shuffle that [`leave`] undoes.
-pub(super) const fn enter(rotations: usize, shifts: usize) -> [u8; 16] {
-    let mut indices = [0; 16];
-    let mut at = 0;
-    while at < 16 {
-        indices[source(at, rotations, shifts)] = BYTES[at];
-        at += 1;
-    }
-    indices
-}
-
-/// Where a byte comes from: RotWord takes a row from the row below, the inverse of ShiftRows row `r` from `r` columns
-/// to the left.
-const fn source(at: usize, rotations: usize, shifts: usize) -> usize {
-    let row = (at + rotations) % 4;
-    let column = (at / 4 + row * (4 - shifts % 4)) % 4;
-    4 * column + row
-}
-
-/// The numbers of the bytes as a shuffle reads them.
-const BYTES: [u8; 16] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
-
-/// The indices by which a shuffle brings word `from` of four, and those after it, each to the end of a block of its own,
-/// first byte first, with zeros before it.
-pub(super) const fn places<const PIECES: usize>(from: usize) -> [[u8; 16]; PIECES] {
-    const NONE: u8 = 0x80;
-    let mut indices = [[NONE; 16]; PIECES];
-    let mut piece = 0;
-    while piece < PIECES {
-        let word = 4 * ((from + piece) % 4);
-        let [.., a, b, c, d] = &mut indices[piece];
-        (*a, *b, *c, *d) = (BYTES[word + 3], BYTES[word + 2], BYTES[word + 1], BYTES[word]);
-        piece += 1;
-    }
-    indices
-}
+//! when the word is added again. `order` knows it.
 
 /// The kernels for one width: its register, how many 128-bit pieces that has, and its instructions by what they do.
 macro_rules! kernels {
@@ -68,8 +19,8 @@ macro_rules! kernels {
     ) => {
         use std::ptr;
 
-        use crate::dukpt::lanes::x86::group::{enter, leave, places};
         use crate::dukpt::lanes::x86::memory;
+        use crate::dukpt::lanes::x86::order::{enter, leave, places};
         use crate::dukpt::lanes::{Block, Lanes};
         use crate::key::KeyLen;
 
@@ -353,7 +304,7 @@ macro_rules! kernels {
             }
         }
 
-        crate::dukpt::lanes::x86::group::$operations! {
+        crate::dukpt::lanes::x86::abreast::$operations! {
             $features, $Vector,
             xor: $xor, shuffle: $shuffle, low_words: $low_words, high_words: $high_words, low_halves: $low_halves,
             high_halves: $high_halves, even_words: $even_words, odd_words: $odd_words, enc: $enc, enclast: $enclast
@@ -361,43 +312,3 @@ macro_rules! kernels {
     };
 }
 pub(super) use kernels;
-
-/// Instructions of two operands, on one register.
-macro_rules! ones {
-    ($features:literal, $Vector:ident, $($name:ident: $instruction:ident),*) => {
-        $(
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn $name([a]: [$Vector; 1], [b]: [$Vector; 1]) -> [$Vector; 1] {
-                [$instruction(a, b)]
-            }
-        )*
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn each(mut make: impl FnMut(usize) -> $Vector) -> [$Vector; 1] {
-            [make(0)]
-        }
-    };
-}
-pub(super) use ones;
-
-/// Instructions of two operands, on pairs of registers.
-macro_rules! pairs {
-    ($features:literal, $Vector:ident, $($name:ident: $instruction:ident),*) => {
-        $(
-            #[inline]
-            #[target_feature(enable = $features)]
-            fn $name([a, c]: [$Vector; 2], [b, d]: [$Vector; 2]) -> [$Vector; 2] {
-                [$instruction(a, b), $instruction(c, d)]
-            }
-        )*
-
-        #[inline]
-        #[target_feature(enable = $features)]
-        fn each(mut make: impl FnMut(usize) -> $Vector) -> [$Vector; 2] {
-            [make(0), make(1)]
-        }
-    };
-}
-pub(super) use pairs;

@@ -5,8 +5,11 @@
 
 #![allow(unsafe_code, reason = "code for optional instructions may be called only where the processor has them")]
 
+mod abreast;
 mod group;
 mod memory;
+mod order;
+mod schedule;
 mod single;
 mod xmm;
 mod ymm;
@@ -43,26 +46,42 @@ impl Detected {
 
     pub(super) fn derive(self, len: KeyLen, key: &Key, data: Data, new_len: KeyLen, derived: &mut Key) {
         // SAFETY: every detected path includes AES-NI and AVX.
-        unsafe { single::derive(len, key, data, new_len, derived) }
-        wipe_spilled();
+        unsafe {
+            single::derive(len, key, data, new_len, derived);
+            memory::wipe_spilled();
+        }
+    }
+
+    pub(super) fn derive_two(self, len: KeyLen, key: &Key, data: [Data; 2], new_len: KeyLen, derived: [&mut Key; 2]) {
+        // SAFETY: every detected path includes AES-NI and AVX.
+        unsafe {
+            single::derive_two(len, key, data, new_len, derived);
+            memory::wipe_spilled();
+        }
     }
 
     pub(super) fn walk(self, len: KeyLen, key: &mut Key, data: Data, from: u32, to: u32) {
         // SAFETY: every detected path includes AES-NI and AVX.
-        unsafe { single::walk(len, key, data, from, to) }
-        wipe_spilled();
+        unsafe {
+            single::walk(len, key, data, from, to);
+            memory::wipe_spilled();
+        }
     }
 
     pub(super) fn chain(self, len: KeyLen, key: &Key, state: &mut Block, message: &[Block]) {
         // SAFETY: every detected path includes AES-NI and AVX.
-        unsafe { single::chain(len, key, state, message) }
-        wipe_spilled();
+        unsafe {
+            single::chain(len, key, state, message);
+            memory::wipe_spilled();
+        }
     }
 
     pub(super) fn cbc_decrypt(self, len: KeyLen, key: &Key, iv: &Block, blocks: &mut [Block]) {
         // SAFETY: every detected path includes AES-NI and AVX.
-        unsafe { single::cbc_decrypt(len, key, iv, blocks) }
-        wipe_spilled();
+        unsafe {
+            single::cbc_decrypt(len, key, iv, blocks);
+            memory::wipe_round_keys();
+        }
     }
 
     /// How many keys it takes side by side.
@@ -97,10 +116,4 @@ impl Detected {
             Path::Portable | Path::AesNi | Path::Vaes256 => zeroize::zeroize_stack::<1536>(),
         }
     }
-}
-
-/// Overwrites the stack just left by a kernel for one key, to which the compiler may have spilled part of a key or a
-/// state. The longest, that of CBC decryption, uses 504 bytes.
-fn wipe_spilled() {
-    zeroize::zeroize_stack::<512>();
 }
