@@ -44,7 +44,7 @@ pub use protection::{Kbpk, Protection};
 pub use unwrap::{UnwrapError, Unwrapped};
 pub use version::{ProtectionCipher, Version};
 pub use warning::Warning;
-pub use wrap::WrapError;
+pub use wrap::{PaddingLen, WrapError};
 
 /// Most characters that the length's four digits can say.
 pub const MAX_LEN: usize = 9999;
@@ -118,13 +118,8 @@ impl KeyBlock {
     }
 
     /// Characters of the whole key block.
-    pub fn len(&self) -> usize {
+    pub fn text_len(&self) -> usize {
         self.len
-    }
-
-    /// A key block is never empty.
-    pub const fn is_empty(&self) -> bool {
-        false
     }
 
     /// What the standard would have otherwise, as far as it can be seen from outside.

@@ -4,8 +4,7 @@
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 use warifu_core::key::KeyBytes;
-use warifu_core::key_block::wrap::PaddingLen;
-use warifu_core::key_block::{Header, Kbpk, KeyBlock, Material, Protection, UnwrapError, Version};
+use warifu_core::key_block::{Header, Kbpk, KeyBlock, Material, PaddingLen, Protection, UnwrapError, Version};
 use warifu_core::secret::SecretBytes;
 
 /// What a block is made of.
@@ -80,7 +79,7 @@ proptest! {
     #[test]
     fn what_is_wrapped_unwraps_to_the_same(parts in any_parts()) {
         let block = KeyBlock::parse(&parts.wrap().to_string()).unwrap();
-        prop_assert!(block.header().text(block.len()).len().is_multiple_of(8));
+        prop_assert!(block.header().text(block.text_len()).len().is_multiple_of(8));
         match block.unwrap_key(&parts.protection()) {
             Ok(unwrapped) => {
                 prop_assert_eq!(unwrapped.key().bytes().expose(), &parts.key[..]);

@@ -7,17 +7,16 @@ use serde_json::{Value, json};
 use support::{bytes, bytes_if_any, run, text};
 use warifu_core::key::KeyBytes;
 use warifu_core::key_block::content::Content;
-use warifu_core::key_block::wrap::PaddingLen;
 use warifu_core::key_block::{
-    BlockId, Header, Kbpk, KeyBlock, Material, Mode, Protection, UnwrapError, Unwrapped, Usage, Version, Warning,
-    WrapError,
+    BlockId, Header, Kbpk, KeyBlock, Material, Mode, PaddingLen, Protection, UnwrapError, Unwrapped, Usage, Version,
+    Warning, WrapError,
 };
 use warifu_core::secret::SecretBytes;
 
 #[test]
 fn every_published_key_block_opens_to_its_key() {
     run("tr31", &[("tr31_unwrap", 26), ("tr31_bad_header", 24), ("tr31_tampered", 4)], check);
-    run("key_blocks", &[("tr31_unwrap", 2)], check);
+    run("key_blocks", &[("tr31_unwrap", 2), ("tr31_bad_key", 6)], check);
 }
 
 fn check(kind: &str, record: &Value) {
@@ -33,6 +32,11 @@ fn check(kind: &str, record: &Value) {
             let refused = block.unwrap_key(&protection(&block, &bytes(record, "kbpk"))).err();
             assert_eq!(refused, Some(UnwrapError::NotAuthentic));
         }
+        "tr31_bad_key" => {
+            let block = KeyBlock::parse(text(record, "key_block")).unwrap();
+            let refused = block.unwrap_key(&protection(&block, &bytes(record, "kbpk"))).err();
+            assert_eq!(refused, Some(UnwrapError::KeyLength), "{}", text(record, "reason"));
+        }
         other => panic!("unknown kind {other}"),
     }
 }
@@ -44,7 +48,7 @@ fn opens(record: &Value) {
     assert_eq!(block.to_string(), published);
     let header = block.header();
     let fields = &record["header_fields"];
-    assert_eq!(json!(block.len()), fields["length"]);
+    assert_eq!(json!(block.text_len()), fields["length"]);
     assert_eq!(json!(header.optional().len()), fields["num_opt"]);
     for (field, value) in [
         ("version", header.version().to_string()),
@@ -60,7 +64,7 @@ fn opens(record: &Value) {
     let optional: Value =
         header.optional().iter().map(|block| json!({"id": block.id().to_string(), "data": block.content()})).collect();
     assert_eq!(optional, record["optional_blocks"]);
-    assert_eq!(header.text(block.len()), text(record, "header"));
+    assert_eq!(header.text(block.text_len()), text(record, "header"));
     assert_eq!(json!(header.version().to_string()), record["version"]);
 
     let protection = protection(&block, &bytes(record, "kbpk"));
@@ -110,7 +114,7 @@ fn protection_of(version: Version, kbpk: &[u8]) -> Protection {
 }
 
 fn published(id: &str) -> (KeyBlock, Protection, Value) {
-    let records = [support::records("tr31", 54), support::records("key_blocks", 2)].concat();
+    let records = [support::records("tr31", 54), support::records("key_blocks", 8)].concat();
     let record = records.into_iter().find(|record| record["id"] == id).unwrap();
     let block = KeyBlock::parse(text(&record, "key_block")).unwrap();
     let protection = protection(&block, &bytes(&record, "kbpk"));
@@ -295,7 +299,7 @@ fn blocks_of_one_algorithm_do_not_tell_how_long_the_key_is() {
         let made = lens.map(|len| {
             let key = material(&vec![0x5C; len]);
             let protection = protection_of(header.version(), &[0x3A; 24]);
-            KeyBlock::wrap_as_is(&header, &key, &protection, &padding(&header, &key)).unwrap().len()
+            KeyBlock::wrap_as_is(&header, &key, &protection, &padding(&header, &key)).unwrap().text_len()
         });
         assert!(made.iter().all(|len| *len == made[0]), "{made:?}");
     }

@@ -215,13 +215,8 @@ impl Header {
     }
 
     /// Characters of [`Self::text`].
-    pub fn len(&self) -> usize {
+    pub fn text_len(&self) -> usize {
         HEADER_LEN + self.optional_len()
-    }
-
-    /// A header is never empty.
-    pub const fn is_empty(&self) -> bool {
-        false
     }
 
     /// Whether the optional blocks together are a whole number of cipher blocks.
@@ -405,7 +400,7 @@ mod tests {
             );
             let header = Header::parse(&text).unwrap();
             prop_assert_eq!(header.text(block_len), &text[..]);
-            prop_assert_eq!(header.len(), text.len());
+            prop_assert_eq!(header.text_len(), text.len());
             let padded = header.padded().unwrap();
             prop_assert!(padded.is_padded());
             prop_assert_eq!(Header::parse(&padded.text(block_len)), Ok(padded));
@@ -414,7 +409,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(text in ".{0,60}") {
             if let Ok(header) = Header::parse(&text) {
-                prop_assert_eq!(header.len(), text.len());
+                prop_assert_eq!(header.text_len(), text.len());
             }
         }
 

@@ -91,7 +91,7 @@ impl KeyBlock {
         if !data_len.is_multiple_of(version.data_unit()) {
             return Err(WrapError::Padding);
         }
-        let len = header.len() + 2 * (data_len + version.mac_len());
+        let len = header.text_len() + 2 * (data_len + version.mac_len());
         if len > MAX_LEN {
             return Err(WrapError::TooLong);
         }
