@@ -1,6 +1,8 @@
 //! `warifu calc` gives what is published, and refuses what cannot be: every vector that its commands cover.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
+#[path = "calc/keyblock.rs"]
+mod keyblock;
 mod stage;
 
 use std::collections::BTreeMap;
@@ -33,7 +35,7 @@ fn computed(what: &str, arguments: &[&str], input: &[u8]) -> Value {
     let output = calc(arguments, input);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{what}: {arguments:?}: {said}");
-    if arguments.iter().any(|argument| ["--bdk", "--ik"].contains(argument)) {
+    if arguments.iter().any(|argument| ["--bdk", "--ik", "--kbpk"].contains(argument)) {
         assert!(said.contains("TEST"), "{what}: it says what keys are for it");
     }
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{what}: {error}"))

@@ -12,6 +12,7 @@ pub mod dukpt;
 pub mod frame;
 pub mod kcv;
 pub mod key;
+pub mod key_block;
 pub mod ksn;
 pub mod mac;
 pub mod merchant;

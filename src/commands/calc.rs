@@ -8,6 +8,7 @@ mod digits;
 mod dukpt;
 mod frame;
 mod input;
+mod keyblock;
 
 use anyhow::{Result, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
@@ -28,6 +29,8 @@ Examples:
   warifu calc dukpt --scheme tdes --bdk 0123456789ABCDEFFEDCBA9876543210 --ksn FFFF9876543210E00001 --usage pin
   warifu calc counter --scheme tdes --counter 0FF800
   warifu calc frame --bdk 0123456789ABCDEFFEDCBA9876543210 reader-output.txt
+  warifu calc keyblock --wrap --kbpk DD7515F2BFC17F85CE48F3CA25CB21F6 --header B0000P0TE00E0000 \\
+    --key 3F419E1CB7079442AA37474C2EFBF8B8
 
 Hex is upper or lower case; one 0x before it and white space in it are passed over.
 
@@ -35,7 +38,7 @@ Exit codes: 0 computed, 1 refused (the reason is on stderr), 2 wrong usage: an a
 pub(crate) struct Calc {
     #[command(subcommand)]
     command: Command,
-    /// Print one JSON object instead of a list.
+    /// Print one JSON object on one line instead of a list.
     #[arg(long, global = true)]
     json: bool,
 }
@@ -48,6 +51,18 @@ enum Command {
     Counter(counter::NextCounter),
     /// Read, and with a key open, one output of a device.
     Frame(frame::Frame),
+    /// Open a key block of TR-31 or X9.143, or make one.
+    Keyblock(keyblock::KeyBlockArgs),
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy)]
+enum Form {
+    List,
+    /// JSON on one line.
+    Line,
+    /// JSON with line breaks: what has lists in it does not fit a list.
+    Document,
 }
 
 /// Which DUKPT.
@@ -80,12 +95,18 @@ enum Root {
 impl Calc {
     /// Computes and prints.
     pub(crate) fn run(self) -> Result<(), Failure> {
+        let form = match &self.command {
+            _ if self.json => Form::Line,
+            Command::Keyblock(_) => Form::Document,
+            Command::Dukpt(_) | Command::Counter(_) | Command::Frame(_) => Form::List,
+        };
         let answer = match self.command {
             Command::Dukpt(dukpt) => dukpt.run()?,
             Command::Counter(counter) => counter.run().or_exit(Exit::Usage, COMPUTE)?,
             Command::Frame(frame) => frame.run()?,
+            Command::Keyblock(block) => block.run()?,
         };
-        print(&answer, self.json).or_exit(Exit::Internal, COMPUTE)
+        print(&answer, form).or_exit(Exit::Internal, COMPUTE)
     }
 }
 
@@ -136,11 +157,17 @@ fn upper_hex(bytes: &[u8]) -> String {
 }
 
 #[expect(clippy::print_stdout, reason = "a command's answer")]
-fn print(answer: &Map<String, Value>, json: bool) -> Result<()> {
-    if json {
-        println!("{}", serde_json::to_string(answer)?);
-        return Ok(());
+fn print(answer: &Map<String, Value>, form: Form) -> Result<()> {
+    match form {
+        Form::Line => println!("{}", serde_json::to_string(answer)?),
+        Form::Document => println!("{}", serde_json::to_string_pretty(answer)?),
+        Form::List => print_list(answer),
     }
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "a command's answer")]
+fn print_list(answer: &Map<String, Value>) {
     let width = answer.keys().map(String::len).max().unwrap_or(0);
     for (name, value) in answer {
         match value {
@@ -153,7 +180,6 @@ fn print(answer: &Map<String, Value>, json: bool) -> Result<()> {
             other => println!("{name:width$}  {}", plain(other)),
         }
     }
-    Ok(())
 }
 
 fn plain(value: &Value) -> String {
