@@ -110,6 +110,11 @@ impl Authority {
 }
 
 impl Identity {
+    /// The private key, as PEM. A secret.
+    pub(crate) fn key_pem(&self) -> &str {
+        &self.key
+    }
+
     /// Writes `NAME.pem` and `NAME.key` (mode 0600) into a folder and returns their paths. Existing files stay: an
     /// authority overwritten by mistake is gone.
     pub fn write(&self, folder: &Path, name: &str) -> Result<(PathBuf, PathBuf), CaError> {

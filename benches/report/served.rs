@@ -31,7 +31,14 @@ fn report(file: &Path) -> Result<Titled, Box<dyn Error>> {
     let store = if store == "sqlite" { "SQLite" } else { "PostgreSQL" };
     let read: Value = serde_json::from_str(&fs::read_to_string(file)?)?;
     let rows = read["rows"].as_array().ok_or("a report without rows")?;
-    Ok((format!("a durable token over gRPC and mTLS: {keys}, {store}"), rows.iter().map(row).collect()))
+    let links = &read["links"];
+    let linked = [links["per_second"].as_f64(), links["bytes_each"].as_f64()];
+    let mut rows: Vec<Served> = rows.iter().map(row).collect();
+    if let [Some(a_second), Some(bytes_each)] = linked {
+        let against = format!("{:.1} KiB of memory each", bytes_each / 1024.0);
+        rows.push(Served { what: format!("{} idle links", links["count"]), median_ns: 1e9 / a_second, against });
+    }
+    Ok((format!("a durable token over gRPC and mTLS: {keys}, {store}"), rows))
 }
 
 fn row(row: &Value) -> Served {

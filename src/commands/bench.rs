@@ -1,10 +1,12 @@
 //! `warifu bench`: what a durable token costs on this machine, beside what its parts cost alone in the same run.
 
+mod links;
 mod load;
 mod report;
 mod shop;
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,10 +15,11 @@ use tokio::sync::oneshot;
 use uuid::Uuid;
 use warifu_actors::store::probe;
 use warifu_actors::supervisor;
+use warifu_core::merchant::MerchantId;
 use warifu_hsm::pkcs11::{SOFTHSM_MISSING, find_softhsm};
 use warifu_hsm::software::SoftwareSlot;
 
-use super::dev::folder::{Folder, test_bdks};
+use super::dev::folder::{Folder, MERCHANT, test_bdks};
 use super::output::{remark, say};
 use super::registry::{Stored as _, on_runtime};
 use super::softhsm_env;
@@ -44,6 +47,7 @@ Examples:
   warifu bench --dir /var/lib/warifu                     on the disk that will be used
   warifu bench --postgres postgres://user@host/postgres  in a database made for it, and dropped afterwards
   warifu bench --hsm softhsm --json                      with a SoftHSM token: every key stays in it
+  warifu bench --stored 10000000 --links 10000           with ten million tokens stored, and ten thousand idle links
 
 The callers run on the same machine and take their share of it.")]
 pub(crate) struct Bench {
@@ -62,12 +66,21 @@ pub(crate) struct Bench {
     /// Cards of one measurement.
     #[arg(long, default_value_t = 4000, value_parser = clap::value_parser!(u32).range(64..=1_000_000))]
     cards: u32,
+    /// Then store so many tokens, and measure again: does a full vault cost more?
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    stored: Option<u64>,
+    /// Then link so many modules that say nothing: how fast, and what does each keep of the memory?
+    #[arg(long, value_name = "MODULES", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    links: Option<u32>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
     /// The throw-away folder itself.
     #[arg(long, hide = true)]
     folder: Option<PathBuf>,
+    /// Be the modules of another process's measurement.
+    #[arg(long, hide = true, requires = "folder")]
+    link_to: Option<SocketAddr>,
 }
 
 /// Where the keys are.
@@ -90,6 +103,9 @@ impl Bench {
             None => self.new_folder()?,
         };
         let folder = Folder::open(&dir)?;
+        if let (Some(address), Some(links)) = (self.link_to, self.links) {
+            return links::be_modules(size(links), address, &folder);
+        }
         if self.hsm == Keys::Softhsm && !softhsm_env::is_set(&folder.softhsm_config()) {
             softhsm_env::begin_again(&folder.softhsm_config(), &["--folder", &dir.to_string_lossy()])
                 .or_exit(Exit::Internal, "begin again with SoftHSM's configuration")?;
@@ -154,7 +170,12 @@ impl Bench {
                 (None, Some(folder.make_keys(&module)?))
             }
         };
-        let flags = [("server.listen", "127.0.0.1:0"), ("server.http_listen", "127.0.0.1:0")];
+        let connections = (1024 + self.links.unwrap_or(0)).to_string();
+        let flags = [
+            ("server.listen", "127.0.0.1:0"),
+            ("server.http_listen", "127.0.0.1:0"),
+            ("server.max_connections", connections.as_str()),
+        ];
         let load = || Config::load(Some(&folder.config()), &flags).or_exit(Exit::Usage, "use the configuration");
         on_runtime(shop::furnish(load()?, folder, software.as_ref(), calls.as_ref(), CALLERS))?;
         supervisor::run(async {
@@ -163,12 +184,23 @@ impl Bench {
                 Some(keys) => App::start_on_software(config, keys).await?,
                 None => App::start(config, Posture::Dev).await?,
             };
-            let load = Load::of(app.addresses().grpc, folder)?;
+            let address = app.addresses().grpc;
+            let load = Load::of(address, folder)?;
             let (stop, stopped) = oneshot::channel::<()>();
-            let plan = Plan { url, rounds: self.rounds, cards: self.cards, postgres: self.postgres.is_some() };
+            let plan = Plan {
+                url,
+                rounds: self.rounds,
+                cards: self.cards,
+                postgres: self.postgres.is_some(),
+                stored: self.stored,
+            };
+            let (links, path) = (self.links.map(size), folder.path().to_owned());
             let measuring = tokio::task::spawn_blocking(move || {
                 // Callers on a runtime of their own, so that they wait as callers elsewhere would.
-                let outcome = on_runtime(plan.carry_out(load));
+                let outcome = on_runtime(plan.carry_out(load)).and_then(|mut report| {
+                    report.links = links.map(|links| links::measure(links, address, &path)).transpose()?;
+                    Ok(report)
+                });
                 drop(stop);
                 outcome
             });
@@ -188,6 +220,7 @@ struct Plan {
     rounds: u32,
     cards: u32,
     postgres: bool,
+    stored: Option<u64>,
 }
 
 impl Plan {
@@ -210,13 +243,35 @@ impl Plan {
             report.note(Row::New, load.tokenize(CALLERS, cards, Cards::New).await?);
             report.note(Row::Together, load.upload(TOGETHER, cards.max(TOGETHER)).await?);
         }
+        if let Some(tokens) = self.stored {
+            self.fill(tokens).await?;
+            for round in 1..=self.rounds {
+                remark(format_args!("warifu bench: round {round} of {} with {tokens} tokens stored", self.rounds));
+                report.note(Row::KnownStored { tokens }, load.tokenize(CALLERS, cards, Cards::Known).await?);
+                report.note(Row::NewStored { tokens }, load.tokenize(CALLERS, cards, Cards::New).await?);
+            }
+        }
         Ok(report)
+    }
+
+    async fn fill(&self, tokens: u64) -> Result<(), Failure> {
+        let shop = MerchantId::parse(MERCHANT).or_exit(Exit::Internal, "name the merchant")?;
+        let told = |stored| {
+            if stored % 1_000_000 == 0 || stored == tokens {
+                remark(format_args!("warifu bench: {stored} of {tokens} tokens stored"));
+            }
+        };
+        probe::fill_tokens(&self.url, &shop, tokens, told).await.stored("store tokens")
     }
 
     /// SQLite's rows go into a file of their own on the same disk.
     fn probe_url(&self) -> String {
         self.url.replace("/warifu.db?", "/probe.db?")
     }
+}
+
+fn size(count: u32) -> usize {
+    usize::try_from(count).unwrap_or(usize::MAX)
 }
 
 fn per(time: Duration, count: usize) -> Duration {

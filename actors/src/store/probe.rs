@@ -1,9 +1,12 @@
-//! What a database costs by itself: the least a durable row can cost, beside which the server's own figures are read.
+//! What a database costs by itself: the least a durable row can cost, beside which the server's own figures are read; and
+//! how it is filled as years would fill it.
 
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use sea_orm::{ConnectionTrait, Database, DbErr};
+
+use warifu_core::merchant::MerchantId;
 
 use super::StoreError;
 use super::connect::writing;
@@ -87,4 +90,58 @@ async fn insert(url: &str, connections: u32, rows: u32) -> Result<Duration, DbEr
         db.close().await?;
     }
     Ok(taken)
+}
+
+/// Tokens of one statement.
+const FILL: u64 = 250_000;
+
+/// Stores so many tokens of a merchant, of cards nobody has, all over the range that tokens have. `told` hears how many
+/// there are by now. In a database made to be thrown away.
+///
+/// # Errors
+/// When the database cannot be used.
+pub async fn fill_tokens(
+    url: &str,
+    merchant: &MerchantId,
+    tokens: u64,
+    told: impl FnMut(u64),
+) -> Result<(), StoreError> {
+    Ok(fill(url, merchant, tokens, told).await.map_err(Failure::from)?)
+}
+
+async fn fill(url: &str, merchant: &MerchantId, tokens: u64, mut told: impl FnMut(u64)) -> Result<(), DbErr> {
+    let mut options = writing(url);
+    // One statement takes longer than any of the server's may.
+    options.map_sqlx_postgres_pool_opts(|options| options);
+    let db = Database::connect(options).await?;
+    let backend = db.get_database_backend();
+    // An index is made of many rows faster than it takes them in one by one.
+    db.execute_unprepared("DROP INDEX token_fingerprint").await?;
+    let step = 10_000_000_000_000_000 / tokens.max(1);
+    let sql = match backend {
+        sea_orm::DbBackend::Sqlite => {
+            "INSERT INTO token (merchant_id, token, fingerprint, nonce, ciphertext, masked_pan, brand, created_at_ms) \
+             WITH RECURSIVE count(i) AS (SELECT ?2 UNION ALL SELECT i + 1 FROM count WHERE i + 1 < ?3) \
+             SELECT ?1, printf('%016d', i * ?4 + abs(random()) % ?4), randomblob(32), zeroblob(12), zeroblob(32), \
+             '411111******1111', 'visa', 0 FROM count"
+        }
+        _ => {
+            "INSERT INTO token (merchant_id, token, fingerprint, nonce, ciphertext, masked_pan, brand, created_at_ms) \
+             SELECT $1, lpad((i * $4 + floor(random() * $4)::bigint)::text, 16, '0'), sha256(i::text::bytea), \
+             decode(repeat('00', 12), 'hex'), decode(repeat('00', 32), 'hex'), '411111******1111', 'visa', 0 \
+             FROM generate_series($2, $3 - 1) AS i"
+        }
+    };
+    let number = |number: u64| sea_orm::Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+    let mut done = 0;
+    while done < tokens {
+        let until = tokens.min(done + FILL);
+        let values = [merchant.as_str().into(), number(done), number(until), number(step)];
+        db.execute_raw(sea_orm::Statement::from_sql_and_values(backend, sql, values)).await?;
+        done = until;
+        told(done);
+    }
+    db.execute_unprepared("CREATE UNIQUE INDEX token_fingerprint ON token (merchant_id, fingerprint)").await?;
+    db.execute_unprepared("ANALYZE").await?;
+    db.close().await
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::links::{LEAST_A_SECOND, Links, MOST_BYTES};
+
 /// One thing that is measured: the time it takes, for one card or row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Row {
@@ -24,12 +26,23 @@ pub(super) enum Row {
     New,
     /// Many cards in one call.
     Together,
+    /// As [`Row::Known`], with so many more tokens stored.
+    KnownStored {
+        /// How many.
+        tokens: u64,
+    },
+    /// As [`Row::New`], with so many more tokens stored.
+    NewStored {
+        /// How many.
+        tokens: u64,
+    },
 }
 
 /// The times of all rounds.
 pub(super) struct Report {
     postgres: bool,
     times: BTreeMap<Row, Vec<Duration>>,
+    pub(super) links: Option<Links>,
 }
 
 /// A line of the report.
@@ -48,7 +61,7 @@ enum Target {
 
 impl Report {
     pub(super) fn new(postgres: bool) -> Self {
-        Self { postgres, times: BTreeMap::new() }
+        Self { postgres, times: BTreeMap::new(), links: None }
     }
 
     pub(super) fn note(&mut self, row: Row, time: Duration) {
@@ -72,6 +85,8 @@ impl Report {
             Row::Known => rate(rows, Target::AtLeast(2.0)),
             Row::New => rate(Some(Row::Known), Target::AtLeast(0.0)),
             Row::Together => rate(Some(Row::Known), Target::AtLeast(3.0)),
+            Row::KnownStored { .. } => Some((self.what(Row::Known), self.ratio(row, Row::Known), Target::AtMost(1.3))),
+            Row::NewStored { .. } => Some((self.what(Row::New), self.ratio(row, Row::New), Target::AtMost(1.3))),
         };
         Line { what: self.what(row), median: self.median(row), against }
     }
@@ -85,6 +100,8 @@ impl Report {
             Row::Known => "64 callers, a known card".to_owned(),
             Row::New => "64 callers, each card new".to_owned(),
             Row::Together => "1000 cards a call".to_owned(),
+            Row::KnownStored { tokens } => format!("64 callers, a known card, {tokens} tokens"),
+            Row::NewStored { tokens } => format!("64 callers, each card new, {tokens} tokens"),
         }
     }
 
@@ -128,7 +145,16 @@ impl Report {
                 })
             })
             .collect();
-        json!({ "store": if self.postgres { "postgresql" } else { "sqlite" }, "rows": rows })
+        let links = self.links.as_ref().map(|links| {
+            json!({
+                "count": links.count,
+                "per_second": links.a_second,
+                "per_second_at_least": LEAST_A_SECOND,
+                "bytes_each": links.bytes_each,
+                "bytes_each_at_most": MOST_BYTES,
+            })
+        });
+        json!({ "store": if self.postgres { "postgresql" } else { "sqlite" }, "rows": rows, "links": links })
     }
 }
 
@@ -136,10 +162,10 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let store = if self.postgres { "PostgreSQL" } else { "SQLite" };
         writeln!(f, "a durable token over gRPC and mutual TLS, {store}")?;
-        writeln!(f, "{:50} {:>10} {:>9}  ratio", "", "median", "a second")?;
+        writeln!(f, "{:52} {:>10} {:>9}  ratio", "", "median", "a second")?;
         for Line { what, median, against } in self.lines() {
             let rate = median.as_secs_f64().recip();
-            write!(f, "{what:50} {:>10} {rate:>9.0}", format!("{:.0} µs", median.as_secs_f64() * 1e6))?;
+            write!(f, "{what:52} {:>10} {rate:>9.0}", format!("{:.0} µs", median.as_secs_f64() * 1e6))?;
             match against {
                 None => writeln!(f)?,
                 Some((of, ratio, Target::AtLeast(least))) => {
@@ -149,6 +175,11 @@ impl fmt::Display for Report {
                     writeln!(f, "  {ratio:.2} x the time of \"{of}\" (aim: {most:.1} or less)")?;
                 }
             }
+        }
+        if let Some(Links { count, a_second, bytes_each }) = &self.links {
+            let kib = bytes_each / 1024.0;
+            writeln!(f, "{count} idle links: {kib:.1} KiB each (aim: {:.0} or less)", MOST_BYTES / 1024.0)?;
+            writeln!(f, "{count} idle links: {a_second:.0} opened in a second (aim: {LEAST_A_SECOND:.0} or more)")?;
         }
         Ok(())
     }

@@ -123,7 +123,7 @@ impl Folder {
     }
 
     /// The folder itself.
-    pub(super) fn path(&self) -> &Path {
+    pub(in crate::commands) fn path(&self) -> &Path {
         &self.0
     }
 
