@@ -25,6 +25,7 @@ use crate::refused::{Recorded, Refused};
 use crate::store::Store;
 use crate::store::job::{StoredPayment, Taken};
 use crate::tokenizer::{Collected, IssueToken, IssueTokens, Issued, Tokenizer};
+use crate::turn::Turn;
 
 /// Requests in flight that are remembered before the finished ones among them are forgotten.
 const FORGET_AT: usize = 256;
@@ -74,6 +75,8 @@ pub struct Collect {
 pub struct CollectMany {
     /// The cards, of each of which a token is wanted.
     pub cards: Vec<Card>,
+    /// When they may be taken.
+    pub turn: Turn,
     /// The right to be here, given back when the work is done.
     pub(crate) admission: Option<Admission>,
 }
@@ -175,7 +178,7 @@ impl Answer<CollectMany> for CommModule {
     type Error = Refused;
 
     fn answer(&mut self, asked: CollectMany) -> impl Future<Output = Result<Self::Reply, Refused>> + Send + 'static {
-        let CollectMany { cards, admission } = asked;
+        let CollectMany { cards, turn, admission } = asked;
         let (mut first, mut tell, mut others, mut twice) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut names, len) = (HashSet::new(), cards.len());
         for (at, card) in cards.into_iter().enumerate() {
@@ -197,7 +200,7 @@ impl Answer<CollectMany> for CommModule {
             for (at, answer) in others {
                 told[at] = behind(answer).await;
             }
-            for ((at, answer), served) in tell.into_iter().zip(desk.serve_many(first).await) {
+            for ((at, answer), served) in tell.into_iter().zip(desk.serve_many(first, turn).await) {
                 answer.send_replace(Some(served.clone()));
                 told[at] = served;
             }
@@ -251,7 +254,7 @@ impl Desk {
     }
 
     /// As [`Desk::serve`] for many of which a token is wanted.
-    async fn serve_many(&self, cards: Vec<Card>) -> Vec<Result<Taken, Refused>> {
+    async fn serve_many(&self, cards: Vec<Card>, turn: Turn) -> Vec<Result<Taken, Refused>> {
         let names: Vec<_> = cards.iter().map(|card| card.request.clone()).collect();
         let looked_at = join_all(cards.into_iter().map(|card| self.look_at(card))).await;
         let (mut wanted, mut places) = (Vec::new(), Vec::new());
@@ -277,7 +280,7 @@ impl Desk {
             });
         }
         if !wanted.is_empty() {
-            match self.tokenizer.ask_within(IssueTokens(wanted)).await {
+            match self.tokenizer.ask_within(IssueTokens { collected: wanted, turn }).await {
                 Ok(issued) => places.into_iter().zip(issued).for_each(|(at, issued)| taken[at] = issued),
                 Err(refused) => places.into_iter().for_each(|at| taken[at] = Err(refused.clone())),
             }

@@ -2,7 +2,7 @@
 
 mod refusals;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::future::Future;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Modules whose actors are kept; with more, all are let go and made again when they come.
 pub(crate) const MOST_MODULES: usize = 4096;
-/// How often all of the registry is read though nobody counted a change: a directory that has begun anew knows nothing.
+/// How often all of the registry is read though nobody counted a change: whoever changes it without this program does not.
 const READ_ALL: Duration = Duration::from_secs(30);
 
 /// Knows the modules.
@@ -36,6 +36,9 @@ pub struct Directory {
     modules: HashMap<ModuleId, Gate<CommModule>>,
     links: HashMap<ModuleId, Linked>,
     devices: HashMap<DeviceId, device::State>,
+    blocked: HashSet<ModuleId>,
+    /// Whether it was told of the registry since it began.
+    told: bool,
     refusals: Refusals,
 }
 
@@ -88,6 +91,7 @@ pub enum Displaced {
 }
 
 /// A link has closed.
+#[derive(Clone)]
 pub struct Unregister {
     /// Which link.
     pub link: u64,
@@ -112,11 +116,15 @@ struct Registered {
     blocked: Vec<ModuleId>,
 }
 
+/// Was the directory told of the registry? One that has begun anew was not.
+struct WasTold;
+
 impl Directory {
     /// An empty directory: links register themselves again.
     pub fn new(staff: Staff) -> Self {
         let (modules, links, devices) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { staff, modules, links, devices, refusals: Refusals::default() }
+        let (blocked, refusals) = (HashSet::new(), Refusals::default());
+        Self { staff, modules, links, devices, blocked, told: false, refusals }
     }
 
     fn module(&mut self, caller: Caller) -> Gate<CommModule> {
@@ -165,6 +173,11 @@ impl Answer<Register> for Directory {
 
     fn answer(&mut self, asked: Register) -> impl Future<Output = Result<(), GateError>> + Send + 'static {
         let Register { link, caller: Caller { merchant, module }, news, displaced } = asked;
+        if self.blocked.contains(&module) {
+            // It was identified before, and said nothing until now.
+            let _ = displaced.send(Displaced::ByBlock);
+            return std::future::ready(Ok(()));
+        }
         let newer = self.links.get(&module).is_none_or(|known| known.link <= link);
         if newer {
             let older = self.links.insert(module, Linked { link, merchant, news, displaced });
@@ -213,6 +226,8 @@ impl Answer<Registered> for Directory {
                 let _ = linked.displaced.send(Displaced::ByBlock);
             }
         }
+        self.blocked = asked.blocked.into_iter().collect();
+        self.told = true;
         self.count();
         for (device, merchant, state) in asked.devices {
             let before = self.devices.insert(device.clone(), state);
@@ -221,6 +236,15 @@ impl Answer<Registered> for Directory {
             }
         }
         std::future::ready(Ok(()))
+    }
+}
+
+impl Answer<WasTold> for Directory {
+    type Reply = bool;
+    type Error = GateError;
+
+    fn answer(&mut self, _: WasTold) -> impl Future<Output = Result<bool, GateError>> + Send + 'static {
+        std::future::ready(Ok(self.told))
     }
 }
 
@@ -269,8 +293,9 @@ pub(crate) async fn watch_registry(directory: Gate<Directory>, store: Store, eve
     let mut told: Option<(i64, Instant)> = None;
     loop {
         let looked = store.look_at_registry().await;
+        let heard = matches!(directory.ask(WasTold).await, Ok(true));
         let news = looked.map(|count| match told {
-            Some((known, at)) if known == count && at.elapsed() < READ_ALL => None,
+            Some((known, at)) if heard && known == count && at.elapsed() < READ_ALL => None,
             _ => Some(count),
         });
         let read = match news {

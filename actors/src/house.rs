@@ -43,6 +43,7 @@ use crate::store::job::{StoredCard, StoredPayment, Taken};
 use crate::store::{Store, WriterSettings};
 use crate::supervisor::Supervisor;
 use crate::tokenizer::Tokenizer;
+use crate::turn::Turn;
 
 /// Most cards of one [`House::tokenize_many`]: enough to share what they can share, few enough not to keep others from
 /// the HSM.
@@ -241,7 +242,8 @@ impl House {
     }
 
     /// Turns cards into tokens, at most [`TOGETHER`] of them. As many answers, in the same order; a refusal of one says
-    /// nothing about the others. Cards of one device must come in the order of their counters.
+    /// nothing about the others. Cards of one device must come in the order of their counters. Nothing is taken before it
+    /// is their `turn`; those after them are to have theirs where nothing of these has to be asked again.
     ///
     /// # Errors
     /// For all of them: only those of a server that is busy or stopping.
@@ -249,6 +251,7 @@ impl House {
         &self,
         caller: &Caller,
         asked: Vec<Tokenize>,
+        turn: Turn,
     ) -> Result<Vec<Result<StoredCard, Refusal>>, Refusal> {
         let names: Vec<RequestId> = asked.iter().map(|asked| asked.request.clone()).collect();
         let cards: Vec<Card> =
@@ -264,7 +267,7 @@ impl House {
             let taken = async {
                 let admission = self.enter_with(cards.len().div_ceil(CARDS_OF_A_REQUEST))?;
                 let module = self.module(caller).await?;
-                module.ask(CollectMany { cards, admission: Some(admission) }).await
+                module.ask(CollectMany { cards, turn, admission: Some(admission) }).await
             };
             let taken = match taken.await {
                 Ok(taken) => taken,

@@ -28,5 +28,6 @@ pub mod refused;
 pub mod store;
 pub mod supervisor;
 pub mod tokenizer;
+pub mod turn;
 
 pub use house::House;

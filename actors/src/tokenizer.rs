@@ -24,6 +24,7 @@ use crate::record::{Kind, Record};
 use crate::refused::{Recorded, Refused};
 use crate::store::job::{Intent, NewPayment, Origin, Take, Taken};
 use crate::store::{CardCheck, DeviceRecord, Outcome, Rejection, Store, StoreError};
+use crate::turn::Turn;
 
 type Written = Result<Result<Outcome, Rejection>, StoreError>;
 
@@ -92,7 +93,12 @@ pub enum Standing {
 
 /// Open the frames, give each card its token, and make that durable; no money moves. Gives as many results, in the same
 /// order.
-pub struct IssueTokens(pub Vec<Collected>);
+pub struct IssueTokens {
+    /// The cards.
+    pub collected: Vec<Collected>,
+    /// When they may be taken.
+    pub turn: Turn,
+}
 
 /// Open the frame of a request that was taken before, to send its payment again.
 pub struct OpenAgain(pub Collected);
@@ -132,7 +138,7 @@ impl Answer<IssueTokens> for Tokenizer {
 
     fn answer(&mut self, asked: IssueTokens) -> impl Future<Output = Result<Self::Reply, Refused>> + Send + 'static {
         let desk = self.desk.clone();
-        async move { desk.issue_each(asked.0).await }
+        async move { desk.issue_each(asked.collected, asked.turn).await }
     }
 }
 
@@ -207,7 +213,7 @@ impl Desk {
 
     /// Each stage is over for all before the next begins, and what is to become durable is handed in in order: the
     /// cards of one device are taken in the order of its counters.
-    async fn issue_each(&self, all: Vec<Collected>) -> Result<Vec<Result<Taken, Refused>>, Refused> {
+    async fn issue_each(&self, all: Vec<Collected>, turn: Turn) -> Result<Vec<Result<Taken, Refused>>, Refused> {
         self.admit().await?;
         let opening = all.iter().map(|collected| self.opening(collected)).collect();
         let opened = self.keys.ask_within(OpenFrames(opening)).await.map_err(|failed| failed.refused)?;
@@ -215,6 +221,10 @@ impl Desk {
         let mut cards: Vec<Prepared> = prepared.collect();
         self.seal_unknown(&all, &mut cards).await;
         hold_back(&all, &mut cards);
+        if !turn.comes().await {
+            // What was opened is written down by the collector, and opened again when it comes again.
+            return Err(Refused::because(Refusal::Busy, "a card before it in the upload has to be sent again"));
+        }
 
         let (mut next, mut intents) = (Vec::with_capacity(all.len()), Vec::new());
         for card in cards {

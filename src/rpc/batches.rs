@@ -1,4 +1,5 @@
-//! A stream of cards, served batch by batch: whatever has arrived by the time the batch before is done.
+//! A stream of cards, served part by part: whatever has arrived by the time the part before is under way. While one part
+//! becomes durable the next is opened; nothing of it is taken before that is over ([`Turn`]).
 //!
 //! Nothing is read ahead of that, so a module that sends faster than the server works, or does not take its answers, is
 //! slowed down by the wire itself.
@@ -6,10 +7,12 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
+use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use warifu_actors::House;
 use warifu_actors::house::{Caller, TOGETHER};
+use warifu_actors::turn::{Next, Turn};
 use warifu_core::merchant::RequestId;
 use warifu_core::refusal::{Refusal, Retry};
 use warifu_sdk::wire::v1;
@@ -22,6 +25,8 @@ use crate::identity::Peer;
 
 /// Longest silence of a module between two cards.
 const SILENCE: Duration = Duration::from_secs(30);
+/// Parts of one stream that are under way at a time: one becomes durable while the next is opened.
+const UNDER_WAY: usize = 2;
 
 /// Serves one stream.
 pub(super) struct Batches {
@@ -30,29 +35,72 @@ pub(super) struct Batches {
     pub(super) tell: mpsc::Sender<Result<v1::TokenizeManyResponse, Status>>,
 }
 
+/// What a part of the stream came to.
+struct Served {
+    /// To be told in this order.
+    answers: Vec<v1::TokenizeManyResponse>,
+    /// Why the stream ends with it.
+    ends: Option<Status>,
+}
+
 impl Batches {
     /// Until the module has no more cards, breaks off, or is not to be served any more.
     pub(super) async fn serve(self, said: Streaming<v1::TokenizeRequest>) {
-        let mut batches = said.ready_chunks(TOGETHER);
-        loop {
-            let batch = tokio::select! {
+        let mut parts = said.ready_chunks(TOGETHER);
+        let mut under_way = FuturesOrdered::new();
+        let (mut turn, mut more) = (Turn::first(), true);
+        while more || !under_way.is_empty() {
+            tokio::select! {
                 () = self.tell.closed() => return,
-                batch = tokio::time::timeout(SILENCE, batches.next()) => batch,
-            };
-            let served = match batch {
-                Ok(None) => return,
-                Ok(Some(batch)) => self.batch(batch).await,
-                Err(_) => Err(status(Refusal::TimedOut, None)),
-            };
-            if let Err(said) = served {
+                Some(served) = under_way.next(), if !under_way.is_empty() => {
+                    if !self.told(served).await {
+                        return;
+                    }
+                }
+                part = tokio::time::timeout(SILENCE, parts.next()), if more && under_way.len() < UNDER_WAY => {
+                    match part {
+                        Ok(None) => more = false,
+                        Ok(Some(part)) => {
+                            let (next, its_turn) = Turn::after();
+                            under_way.push_back(self.part(part, std::mem::replace(&mut turn, its_turn), next));
+                        }
+                        Err(_) => {
+                            let _ = self.tell.send(Err(status(Refusal::TimedOut, None))).await;
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// `false` where that was the end.
+    async fn told(&self, served: Result<Served, Status>) -> bool {
+        let Served { answers, ends } = match served {
+            Ok(served) => served,
+            Err(said) => Served { answers: Vec::new(), ends: Some(said) },
+        };
+        for answer in answers {
+            if self.tell.send(Ok(answer)).await.is_err() {
+                return false;
+            }
+        }
+        match ends {
+            None => true,
+            Some(said) => {
                 let _ = self.tell.send(Err(said)).await;
-                return;
+                false
             }
         }
     }
 
     /// An error ends the stream: what was not answered is to be asked again.
-    async fn batch(&self, batch: Vec<Result<v1::TokenizeRequest, Status>>) -> Result<(), Status> {
+    async fn part(
+        &self,
+        batch: Vec<Result<v1::TokenizeRequest, Status>>,
+        turn: Turn,
+        next: Next,
+    ) -> Result<Served, Status> {
         // Each time anew: a module may be blocked while it sends.
         let caller = self.house.identify(self.peer.certificate.0).await.map_err(|refusal| status(refusal, None))?;
         let (mut names, mut wishes, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
@@ -73,10 +121,13 @@ impl Batches {
             }
             names.push(name);
         }
-        let served = if wishes.is_empty() { Ok(Vec::new()) } else { self.house.tokenize_many(&caller, wishes).await };
+        let served = match wishes.is_empty() {
+            true => turn.comes().await.then(Vec::new).ok_or(Refusal::Busy),
+            false => self.house.tokenize_many(&caller, wishes, turn).await,
+        };
         let mut served = served.map_err(|refusal| status(refusal, None))?.into_iter();
         let mut unreadable = unreadable.into_iter().peekable();
-        let mut again = None;
+        let (mut again, mut answers) = (None, Vec::with_capacity(names.len()));
         for (at, request_id) in names.into_iter().enumerate() {
             let told = match unreadable.next_if(|(place, ..)| *place == at) {
                 Some((_, id, refusal)) => Err(self.unread(&caller, id.as_ref(), refusal).await),
@@ -91,17 +142,18 @@ impl Batches {
                     Told::Refused(convert::refused(refusal))
                 }
             };
-            let answer = v1::TokenizeManyResponse { request_id, result: Some(result) };
-            if self.tell.send(Ok(answer)).await.is_err() {
-                return Ok(());
-            }
+            answers.push(v1::TokenizeManyResponse { request_id, result: Some(result) });
         }
         // What is to be asked again comes before whatever its device sent after it.
-        match (again, broken) {
-            (Some(refusal), _) => Err(status(refusal, None)),
-            (None, Some(said)) => Err(self.broken(&caller, said).await),
-            (None, None) => Ok(()),
-        }
+        let ends = match (again, broken) {
+            (Some(refusal), _) => Some(status(refusal, None)),
+            (None, Some(said)) => Some(self.broken(&caller, said).await),
+            (None, None) => {
+                next.goes();
+                None
+            }
+        };
+        Ok(Served { answers, ends })
     }
 
     /// A message that cannot be read ends the stream, in the words a call of its own would be refused with.

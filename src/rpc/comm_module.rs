@@ -138,7 +138,8 @@ impl CommModuleService for CommModuleEdge {
     async fn link(&self, request: Request<Streaming<v1::LinkRequest>>) -> Answer<NewsStream> {
         let (tell, told) = mpsc::channel(NEWS_WAITING);
         observed("Link", None, async {
-            let caller = self.caller(&request).await?;
+            let peer = *request.extensions().get::<Peer>().ok_or(Refusal::Internal)?;
+            self.caller(&request).await?;
             let mut said = request.into_inner();
             // Whatever comes first opens the link; a caller who says nothing runs into the call's time limit.
             let software = match said.message().await {
@@ -147,6 +148,8 @@ impl CommModuleService for CommModuleEdge {
                 }
                 _ => "unnamed".to_owned(),
             };
+            // Again: it may have taken its time, and have been blocked meanwhile.
+            let caller = self.house.identify(peer.certificate.0).await?;
             let link = self.house.link(&caller, software).await?;
             let welcome = v1::link_response::News::Welcome(v1::Welcome {
                 merchant: caller.merchant.to_string(),

@@ -118,7 +118,14 @@ impl Keeper {
             registered = self.register().await;
         };
         let leaving = Unregister { link: self.link, module: self.caller.module.clone() };
-        if let Err(error) = self.directory.ask(leaving).await {
+        let mut left = self.directory.ask(leaving.clone()).await;
+        // Many may leave at once, when a network goes.
+        while let Err(GateError::Full(_)) = left {
+            failures += 1;
+            tokio::time::sleep(pause(failures)).await;
+            left = self.directory.ask(leaving.clone()).await;
+        }
+        if let Err(error) = left {
             tracing::warn!(module = %self.caller.module, %error, "a link could not be taken off");
         }
         self.log.mention(about(&self.log, Kind::ModuleUnlinked, &self.caller).because(cause));

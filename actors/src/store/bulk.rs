@@ -277,6 +277,8 @@ async fn write_at_once(txn: &DatabaseTransaction, writes: Vec<Write>) -> Result<
 pub(super) struct AtOnce {
     pub(super) sql: String,
     pub(super) values: Values,
+    /// Rows the call brings if all of it was carried out.
+    pub(super) rows: usize,
 }
 
 /// All writes as one call that is a transaction of its own, and fails as a whole unless each of them changes as many rows
@@ -296,6 +298,7 @@ const UNLESS_ALL: &str = "SELECT CASE WHEN changes() = ? THEN 0 ELSE abs(-922337
 fn sqlite_at_once(writes: impl Iterator<Item = Write>) -> AtOnce {
     let mut values = Vec::new();
     let mut sql = String::from("BEGIN IMMEDIATE; ");
+    let mut rows = 1;
     for write in writes {
         let wanted = write.rows.wanted();
         let write = write.sql(DbBackend::Sqlite, &mut values);
@@ -303,9 +306,11 @@ fn sqlite_at_once(writes: impl Iterator<Item = Write>) -> AtOnce {
         seen::note(&write);
         values.push(wanted.into());
         sql.extend([&write, "; ", UNLESS_ALL, "; "]);
+        rows += 1;
     }
-    sql.push_str("COMMIT");
-    AtOnce { sql, values: Values(values) }
+    // The last row is proof of what came before it.
+    sql.push_str("COMMIT; SELECT 0");
+    AtOnce { sql, values: Values(values), rows }
 }
 
 /// One part of a `WITH` for each write; divided by zero where any of them changed another number of rows.
@@ -319,7 +324,7 @@ fn postgres_at_once(writes: impl Iterator<Item = Write>) -> AtOnce {
         all.push(format!("(SELECT count(*) FROM w{index}) = ${}", values.len()));
     }
     let sql = format!("WITH {} SELECT 1 / CASE WHEN {} THEN 1 ELSE 0 END", parts.join(", "), all.join(" AND "));
-    AtOnce { sql, values: Values(values) }
+    AtOnce { sql, values: Values(values), rows: 1 }
 }
 
 pub(super) fn changed_meanwhile() -> Failure {

@@ -79,6 +79,8 @@ pub(super) enum Failure {
 
 /// SQLSTATE of a statement that took longer than it may.
 const CANCELLED: &str = "57014";
+/// SQLSTATE of a statement that would have written where nothing may be.
+const READ_ONLY: &str = "25006";
 const BROKEN: &str = "the connection to the database broke";
 const SILENT: &str = "the database did not answer";
 const NO_CONNECTION: &str = "no connection to the database in time";
@@ -164,7 +166,7 @@ impl Failure {
     pub(super) fn is_an_answer(&self) -> bool {
         match self {
             Self::Race(_) | Self::Refusal(_) | Self::Locked(_) => true,
-            Self::Outage(cause) => cause.code() == Some(CANCELLED),
+            Self::Outage(cause) => cause.code().is_some_and(|code| [CANCELLED, READ_ONLY].contains(&code)),
             Self::Corrupt(_) | Self::LogTaken | Self::LogChanged(_) => false,
         }
     }
@@ -190,7 +192,8 @@ impl Failure {
             "40001" | "40P01" => Self::Race(Cause::coded("two transactions were in each other's way", code)),
             "55P03" => Self::Locked(Cause::coded("a row stays locked by another transaction", code)),
             CANCELLED => Self::Outage(Cause::coded("the database did not answer in time", code)),
-            "25006" => Self::Outage(Cause::coded("the database is read-only", code)),
+            READ_ONLY => Self::Outage(Cause::coded("the database is read-only", code)),
+            "40003" => Self::Outage(Cause::coded("the database does not know what became of a statement", code)),
             // The server told this connection to go; the next one may be let in.
             "57P01" | "57P02" => Self::Outage(Cause::coded(BROKEN, code)),
             _ if code.starts_with("53") => Self::Outage(Cause::coded("the database has run out of something", code)),

@@ -6,6 +6,7 @@ use warifu_core::refusal::Refusal;
 
 use super::support::{CARD, Fault, Keypad, Stage, caller, play, play_on, tokenize};
 use crate::record::Kind;
+use crate::turn::Turn;
 
 /// Another good card.
 const OTHER: &[u8] = b"5555555555554444=2812=123";
@@ -43,7 +44,7 @@ fn each_of_many_cards_comes_to_what_it_would_alone() {
             tokenize("d", second.seal(4, CARD)),
         ];
         let names: Vec<_> = asked.iter().map(|asked| asked.request.clone()).collect();
-        let told = scene.house.tokenize_many(&caller(1), asked).await.unwrap();
+        let told = scene.house.tokenize_many(&caller(1), asked, Turn::first()).await.unwrap();
         assert_eq!(told.len(), names.len());
         let token = |at: usize| told[at].as_ref().unwrap().token;
         assert_eq!([token(0), token(2), token(5), token(10)], [token(0); 4], "one card, one token");
@@ -69,9 +70,9 @@ fn no_card_is_taken_before_an_earlier_one_of_its_device_that_is_to_be_asked_agai
         let asked = || vec![tokenize("new", keypad.seal(2, OTHER)), tokenize("later", keypad.seal(3, CARD))];
         // The new card's number cannot be sealed; the later card needs no seal.
         scene.hsm.fail_next("seal", Fault::Outage);
-        let told = scene.house.tokenize_many(&caller(1), asked()).await.unwrap();
+        let told = scene.house.tokenize_many(&caller(1), asked(), Turn::first()).await.unwrap();
         assert_eq!(told, [const { Err(Refusal::HsmUnavailable) }; 2]);
-        let told = scene.house.tokenize_many(&caller(1), asked()).await.unwrap();
+        let told = scene.house.tokenize_many(&caller(1), asked(), Turn::first()).await.unwrap();
         assert!(told.iter().all(Result::is_ok), "{told:?}");
     });
 }
@@ -83,7 +84,7 @@ fn where_the_writer_has_no_room_for_all_none_is_taken() {
     play_on(&stage, |scene, _, keypad| async move {
         let card = |number| tokenize(&format!("r{number}"), keypad.seal(number, CARD));
         scene.tokenize("r1", keypad.seal(1, CARD)).await.unwrap();
-        let told = scene.house.tokenize_many(&caller(1), (2..8).map(card).collect()).await.unwrap();
+        let told = scene.house.tokenize_many(&caller(1), (2..8).map(card).collect(), Turn::first()).await.unwrap();
         assert_eq!(told, [const { Err(Refusal::Busy) }; 6]);
         // Each counter is still unused.
         for number in 2..8 {
@@ -104,10 +105,41 @@ fn an_upload_tried_again_does_not_overtake_its_first_try() {
                 .collect()
         };
         let caller = caller(1);
-        let (first, again) =
-            tokio::join!(scene.house.tokenize_many(&caller, cards(20)), scene.house.tokenize_many(&caller, cards(100)));
+        let (first, again) = tokio::join!(
+            scene.house.tokenize_many(&caller, cards(20), Turn::first()),
+            scene.house.tokenize_many(&caller, cards(100), Turn::first())
+        );
         let (first, again) = (first.unwrap(), again.unwrap());
         assert!(first.iter().chain(&again).all(Result::is_ok), "{first:?} {again:?}");
         assert_eq!(first, again[..20]);
+    });
+}
+
+#[test]
+fn a_part_of_an_upload_is_taken_after_the_one_before_or_not_at_all() {
+    play(|scene, _, keypad| async move {
+        let cards = |counters: std::ops::Range<u32>| -> Vec<_> {
+            counters.map(|counter| tokenize(&format!("r{counter}"), keypad.seal(counter, CARD))).collect()
+        };
+        let caller = caller(1);
+        // The later part comes first, and waits.
+        let (next, turn) = Turn::after();
+        let later = scene.house.tokenize_many(&caller, cards(20..40), turn);
+        let earlier = async {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            let told = scene.house.tokenize_many(&caller, cards(1..20), Turn::first()).await.unwrap();
+            next.goes();
+            told
+        };
+        let (later, earlier) = tokio::join!(later, earlier);
+        assert!(earlier.iter().chain(&later.unwrap()).all(Result::is_ok), "no counter was passed over");
+
+        let (next, turn) = Turn::after();
+        drop(next);
+        let told = scene.house.tokenize_many(&caller, cards(40..50), turn).await.unwrap();
+        assert!(told.iter().all(|told| *told == Err(Refusal::Busy)), "{told:?}");
+        // None of it was taken: it can be sent again, after what was before it.
+        let told = scene.house.tokenize_many(&caller, cards(40..50), Turn::first()).await.unwrap();
+        assert!(told.iter().all(Result::is_ok), "{told:?}");
     });
 }

@@ -56,16 +56,23 @@ impl Held {
 
     /// Carries out all writes, or none. Gives the connection back if it can be used again.
     pub(super) async fn write(self, writes: Vec<Write>) -> (Result<(), Unwritten>, Option<Self>) {
-        let Some(AtOnce { sql, values }) = bulk::at_once(writes, self.backend()) else { return (Ok(()), Some(self)) };
+        let Some(AtOnce { sql, values, rows }) = bulk::at_once(writes, self.backend()) else {
+            return (Ok(()), Some(self));
+        };
         match self {
             Self::Sqlite(mut connection) => {
-                let done = query_with(AssertSqlSafe(sql), SqlxValues(values)).execute(&mut *connection).await;
-                let Err(error) = done else { return (Ok(()), Some(Self::Sqlite(connection))) };
+                let done = query_with(AssertSqlSafe(sql), SqlxValues(values)).fetch_all(&mut *connection).await;
+                let error = match done {
+                    Ok(brought) if brought.len() == rows => return (Ok(()), Some(Self::Sqlite(connection))),
+                    // Its thread has gone: nobody knows how far it came.
+                    Ok(_) => sqlx::Error::WorkerCrashed,
+                    Err(error) => error,
+                };
                 // Whichever part of it failed: there is nothing to roll back only if that was the first or the last.
                 let _ = query("ROLLBACK").execute(&mut *connection).await;
                 let failure = Failure::driver(&error);
                 // A disk that fails may have got the commit all the same.
-                let undone = !failure.is_of_the_disk();
+                let undone = matches!(error, sqlx::Error::Database(_)) && !failure.is_of_the_disk();
                 (Err(Unwritten { failure, undone }), Some(Self::Sqlite(connection)))
             }
             Self::Postgres(mut connection) => {

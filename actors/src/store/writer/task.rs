@@ -34,8 +34,10 @@ const BATCH_TIMEOUT: Duration = Duration::from_secs(15);
 const FATE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two such questions.
 const FATE_PAUSE: Duration = Duration::from_millis(100);
-/// Most batches in a row over one connection: others want to write too, and SQLite has one connection for all.
-const IN_A_ROW: usize = 16;
+/// How long a connection is kept at most: others want to write too, and SQLite has one connection for all.
+const KEPT: Duration = Duration::from_millis(100);
+/// Most batches in a row that are not tried from memory because such tries failed.
+const MOST_WARY: u32 = 63;
 
 type Answers = Vec<Result<Outcome, Rejection>>;
 
@@ -53,8 +55,12 @@ pub(super) struct Task {
     /// Why nothing can be written ever again.
     over: Option<Failure>,
     told: watch::Sender<TreeState>,
-    /// Kept while batches follow each other.
-    held: Option<Held>,
+    /// Kept while batches follow each other, and since when.
+    held: Option<(Held, Instant)>,
+    /// Somebody else keeps changing the same rows, or asks for what was refused: how many batches are read the next time
+    /// a try from memory fails, and how many still are.
+    wary: u32,
+    careful: u32,
 }
 
 /// How long a transaction waits for rows that somebody else has locked.
@@ -88,16 +94,24 @@ struct Served {
 
 impl Task {
     pub(super) fn new(store: Store, log: LogId, owner: Uuid, tree: Tree, told: watch::Sender<TreeState>) -> Self {
-        Self { store, log, owner, tree, attempted: None, unsure: false, over: None, told, held: None }
+        Self {
+            store,
+            log,
+            owner,
+            tree,
+            attempted: None,
+            unsure: false,
+            over: None,
+            told,
+            held: None,
+            wary: 0,
+            careful: 0,
+        }
     }
 
     pub(super) async fn run(mut self, mut queue: mpsc::Receiver<Queued>, max_batch: usize) {
-        let mut in_a_row = 0;
         loop {
-            in_a_row = if queue.is_empty() { 0 } else { in_a_row + 1 };
-            if in_a_row % IN_A_ROW == 0 {
-                self.held = None;
-            }
+            self.held.take_if(|(_, since)| queue.is_empty() || since.elapsed() >= KEPT);
             let mut batch = Vec::new();
             if queue.recv_many(&mut batch, max_batch).await == 0 {
                 return;
@@ -183,7 +197,9 @@ impl Task {
             self.store.forget(&Wanted::by(jobs));
             self.held = None;
             if guessed && lost.is_none() && !failure.is_outage() {
-                // Nothing happened: what is really there is read now.
+                // Nothing happened: what is really there is read now, and for a while longer each time.
+                self.wary = (2 * self.wary + 1).min(MOST_WARY);
+                self.careful = self.wary;
                 tries = 0;
                 continue;
             }
@@ -228,8 +244,12 @@ impl Task {
 
     /// What a batch comes to as far as is known without reading; none where that would refuse any of it, or anything is
     /// in doubt.
-    fn recall(&self, jobs: &[Job], patience: Patience) -> Option<Decision> {
+    fn recall(&mut self, jobs: &[Job], patience: Patience) -> Option<Decision> {
         if self.unsure || self.over.is_some() || matches!(patience, Patience::Alone) {
+            return None;
+        }
+        if let Some(fewer) = self.careful.checked_sub(1) {
+            self.careful = fewer;
             return None;
         }
         let view = self.store.recall(&Wanted::by(jobs));
@@ -241,15 +261,18 @@ impl Task {
         let nothing_done = |failure| Failed { failure, lost: None };
         let Decision { effects, answers } = decision;
         let (tree, writes) = self.writes(&effects).map_err(nothing_done)?;
-        let held = match self.held.take() {
+        let (held, since) = match self.held.take() {
             Some(held) => held,
-            None => Held::of(self.store.writing()).await.map_err(nothing_done)?,
+            None => (Held::of(self.store.writing()).await.map_err(nothing_done)?, Instant::now()),
         };
         let (done, held) = held.write(writes).await;
-        self.held = held;
+        self.held = held.map(|held| (held, since));
         let committing = Committing { tree, answers, effects };
         match done {
-            Ok(()) => Ok(committing),
+            Ok(()) => {
+                self.wary = 0;
+                Ok(committing)
+            }
             Err(Unwritten { failure, undone: true }) => Err(nothing_done(failure)),
             Err(Unwritten { failure, undone: false }) => Err(Failed { failure, lost: Some(committing) }),
         }
@@ -258,6 +281,8 @@ impl Task {
     /// It is durable.
     fn made(&mut self, started: Instant, done: Committing) -> Answers {
         self.tree = done.tree;
+        // Until something else is durable, what was attempted may still come.
+        self.attempted = None;
         self.store.remember(&done.effects);
         if done.effects.move_the_registry() {
             self.store.lease().end();
@@ -329,7 +354,6 @@ impl Task {
             return Err(Failure::LogChanged("its frontier is not the one this server left"));
         }
         self.tree = tree;
-        self.attempted = None;
         self.unsure = false;
         Ok(())
     }
@@ -363,11 +387,12 @@ impl Task {
             audit::append(&self.log, self.owner, &self.tree, &effects.records)?;
         let mut writes = vec![
             frontier,
+            // In the order in which reading locks them.
             device::update(&effects.devices),
-            token::insert(effects.tokens.iter()),
-            request::insert(effects.requests.iter()),
-            payment::insert(effects.new_payments.values(), &self.log),
             payment::update(&effects.moved_payments, &self.log),
+            request::insert(effects.requests.iter()),
+            token::insert(effects.tokens.iter()),
+            payment::insert(effects.new_payments.values(), &self.log),
             records,
         ];
         if effects.move_the_registry() {
