@@ -18,10 +18,27 @@ use support::device::Device;
 use support::slot;
 use warifu_core::frame::SealedFrame;
 use warifu_hsm::pkcs11::{Slot, SlotConfig};
-use warifu_hsm::{BdkSpec, Hsm};
+use warifu_hsm::{BdkSpec, DecryptionMode, Hsm};
+
+/// Devices of a large processor, all in use.
+const DEVICES: u16 = 10_000;
+/// Nodes enough for all of them.
+const NODES: usize = 100_000;
 
 /// Eight one-bits, about what a random legal counter has.
 const FAR_COUNTER: u32 = 0x0001_5555;
+
+/// Of each device in turn its next counter.
+fn in_turn(spec: &BdkSpec) -> impl FnMut() -> SealedFrame + use<> {
+    let mut devices: Vec<_> = (0..DEVICES).map(|serial| (Device::new(spec, serial), 0)).collect();
+    let (scheme, mut turn) = (spec.scheme, 0);
+    move || {
+        turn = (turn + 1) % devices.len();
+        let (device, counter) = &mut devices[turn];
+        *counter = scheme.next_counter(*counter).map_or(1, |next| next.get());
+        device.frame(*counter)
+    }
+}
 
 fn consecutive(spec: &BdkSpec) -> impl FnMut() -> SealedFrame + use<> {
     let device = Device::new(spec, 1);
@@ -34,14 +51,21 @@ fn consecutive(spec: &BdkSpec) -> impl FnMut() -> SealedFrame + use<> {
     }
 }
 
-fn measure(c: &mut Criterion, slot: &Slot, kept: &str, frames: impl Fn(&BdkSpec) -> Box<dyn FnMut() -> SealedFrame>) {
+fn measure(
+    c: &mut Criterion,
+    slot: &Slot,
+    kept: &str,
+    specs: &[BdkSpec],
+    first: usize,
+    frames: impl Fn(&BdkSpec) -> Box<dyn FnMut() -> SealedFrame>,
+) {
     let mut group = c.benchmark_group(format!("SoftHSM: open a frame, {kept}"));
     group.throughput(Throughput::Elements(1));
-    for spec in slot::specs() {
-        let mut hsm = slot.session(std::slice::from_ref(&spec)).expect("the slot is open");
-        let mut next = frames(&spec);
+    for spec in specs {
+        let mut hsm = slot.session(std::slice::from_ref(spec)).expect("the slot is open");
+        let mut next = frames(spec);
         // The first frames fill the cache.
-        for _ in 0..3 {
+        for _ in 0..first {
             hsm.open(&spec.id, &next()).expect("a good frame");
         }
         hsm.take_calls();
@@ -72,11 +96,11 @@ fn measure(c: &mut Criterion, slot: &Slot, kept: &str, frames: impl Fn(&BdkSpec)
 
 fn open_a_frame(c: &mut Criterion) {
     let slot = slot::shared();
-    measure(c, &slot, "tree kept, consecutive counters", |spec| Box::new(consecutive(spec)));
+    measure(c, &slot, "tree kept, consecutive counters", &slot::specs(), 3, |spec| Box::new(consecutive(spec)));
     drop(slot);
     let keeps_nothing = SlotConfig { cache_nodes: 1, ..slot::config(slot::SHARED) };
     let slot = Slot::open(keeps_nothing).expect("the slot opens again");
-    measure(c, &slot, "nothing kept, 8 one-bits", |spec| {
+    measure(c, &slot, "nothing kept, 8 one-bits", &slot::specs(), 3, |spec| {
         let devices = [Device::new(spec, 1), Device::new(spec, 2)];
         let mut turn = 0usize;
         // Two devices in turn: not even the initial key stays.
@@ -85,6 +109,12 @@ fn open_a_frame(c: &mut Criterion) {
             devices[turn % 2].frame(FAR_COUNTER)
         })
     });
+    drop(slot);
+    let keeps_all = SlotConfig { cache_nodes: NODES, ..slot::config(slot::SHARED) };
+    let slot = Slot::open(keeps_all).expect("the slot opens again");
+    let hardware: Vec<_> = slot::specs().into_iter().filter(|spec| spec.mode == DecryptionMode::Hardware).collect();
+    let first = 2 * usize::from(DEVICES);
+    measure(c, &slot, "tree kept, 10 000 devices in turn", &hardware[..1], first, |spec| Box::new(in_turn(spec)));
 }
 
 criterion_group!(benches, open_a_frame);

@@ -8,8 +8,12 @@ use std::path::Path;
 use serde_json::Value;
 
 /// How the name of a figure ends that others of its subject are compared with.
-const MEASURES: [(&str, &str); 3] =
-    [(", floor", "of the floor"), (", one by one", "× one by one"), (", des crate", "× the des crate")];
+const MEASURES: [(&str, &str); 4] = [
+    (", floor", "% of the floor"),
+    (", its calls alone", "% in the module"),
+    (", one by one", "× one by one"),
+    (", des crate", "× the des crate"),
+];
 
 /// One measured function. Its subject is its name up to the first comma.
 #[allow(dead_code, reason = "the bench prints medians alone")]
@@ -30,9 +34,9 @@ impl Figure {
         };
         let (measure, words) = MEASURES.iter().find_map(of)?;
         let times = measure.median_ns / self.median_ns;
-        (measure.name != self.name).then(|| match words {
-            "of the floor" => format!("{:.0} % {words}", 100.0 * times),
-            _ => format!("{times:.1} {words}"),
+        (measure.name != self.name).then(|| match words.strip_prefix('%') {
+            Some(_) => format!("{:.0} {words}", 100.0 * times),
+            None => format!("{times:.1} {words}"),
         })
     }
 }

@@ -21,18 +21,19 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    pub(crate) fn new(spec: &BdkSpec, serial: u8) -> Self {
+    pub(crate) fn new(spec: &BdkSpec, serial: u16) -> Self {
         Self::under(spec.scheme, &test_key(spec), serial)
     }
 
-    fn under(scheme: Scheme, bdk: &KeyBytes, serial: u8) -> Self {
+    fn under(scheme: Scheme, bdk: &KeyBytes, serial: u16) -> Self {
+        let [high, low] = serial.to_be_bytes();
         match scheme {
             Scheme::Aes => {
-                let ksn = AesKsn::new([0x57, 0x41, 0x52, 0x49, 0, 0, 0, serial, 0, 0, 0, 0]);
+                let ksn = AesKsn::new([0x57, 0x41, 0x52, 0x49, 0, 0, high, low, 0, 0, 0, 0]);
                 Self { ik: aes::initial_key(bdk, ksn.ik_id()), ksn: Ksn::Aes(ksn) }
             }
             Scheme::Tdes => {
-                let ksn = TdesKsn::new([0xFF, 0xFF, 0x57, 0x41, 0x52, 0x49, serial, 0, 0, 0]);
+                let ksn = TdesKsn::new([0xFF, 0xFF, 0x57, 0x41, 0x52, high, low, 0, 0, 0]);
                 Self { ik: tdes::initial_key(bdk, &ksn), ksn: Ksn::Tdes(ksn) }
             }
         }
