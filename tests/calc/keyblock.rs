@@ -143,6 +143,13 @@ fn what_the_standard_does_not_have_is_not_made() {
 }
 
 #[test]
+fn spaces_at_the_end_of_a_header_are_its_own() {
+    let block = made("made", KBPK, "B0000P0TE00E0100LB08ab  \r\n", KEY, &[]);
+    assert_eq!(block["optional_blocks"][0]["data"], "ab  ");
+    assert_eq!(opened("opened", KBPK, text(&block, "key_block"))["optional_blocks"][0]["data"], "ab  ");
+}
+
+#[test]
 fn an_hmac_key_may_end_within_a_byte() {
     let kbpk = KBPK.repeat(2);
     let block = made("made", &kbpk, "D0000M7HC00N0000", "FFE0", &["--bits", "11"]);
@@ -163,6 +170,8 @@ fn a_command_line_for_key_blocks_that_nobody_can_follow_is_told() {
         ("no hex", &["keyblock", "--kbpk", "key", "--block", BLOCK], "--kbpk: not hex"),
         ("of AES alone", &["keyblock", "--kbpk", &KBPK.repeat(2), "--block", BLOCK], "16 or 24 bytes, not 32"),
         ("long usage", &["keyblock", "--kbpk", KBPK, "--block", BLOCK, "--usage", "PIN"], "two characters"),
+        ("usage in small letters", &["keyblock", "--kbpk", KBPK, "--block", BLOCK, "--usage", "p0"], "capitals"),
+        ("usage of other characters", &["keyblock", "--kbpk", KBPK, "--block", BLOCK, "--usage", "P "], "capitals"),
         ("key no hex", &[&wrap[..], &["--header", "B0000P0TE00E0000", "--key", "key"]].concat(), "--key: not hex"),
         (
             "bits",
