@@ -17,9 +17,12 @@ pub const MAX_KEY_LEN: usize = 32;
 #[repr(align(16))]
 pub struct KeyBytes {
     bytes: [u8; MAX_KEY_LEN],
-    /// Eights of bytes.
-    eights: u8,
+    /// Eights of bytes, and zeros up to the alignment: padding would travel with every move, and might hold what lay
+    /// on the stack before.
+    eights: [u64; 2],
 }
+
+const _: () = assert!(size_of::<KeyBytes>() == MAX_KEY_LEN + size_of::<[u64; 2]>(), "no padding");
 
 /// The three key lengths of AES, which are also those of 2-key and 3-key triple DES.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +42,14 @@ impl KeyLen {
             Self::K128 => 16,
             Self::K192 => 24,
             Self::K256 => 32,
+        }
+    }
+
+    const fn eights(self) -> u64 {
+        match self {
+            Self::K128 => 2,
+            Self::K192 => 3,
+            Self::K256 => 4,
         }
     }
 
@@ -71,20 +82,16 @@ impl TryFrom<usize> for KeyLen {
 }
 
 impl KeyBytes {
-    fn zero(len: KeyLen) -> Self {
-        let eights = match len {
-            KeyLen::K128 => 2,
-            KeyLen::K192 => 3,
-            KeyLen::K256 => 4,
-        };
-        Self { bytes: [0; MAX_KEY_LEN], eights }
+    /// The place of a key, for one to be made in.
+    pub(crate) fn zero(len: KeyLen) -> Self {
+        Self { bytes: [0; MAX_KEY_LEN], eights: [len.eights(), 0] }
     }
 
     /// Makes a zero key in place and lets `fill` write it.
     pub fn filled(len: KeyLen, fill: impl FnOnce(&mut [u8])) -> Self {
         let mut key = Self::zero(len);
         fill(&mut key.bytes[..len.bytes()]);
-        key
+        key.handed_over()
     }
 
     /// Copies a key in. The caller still owns, and must wipe, the source.
@@ -110,7 +117,13 @@ impl KeyBytes {
         let mut key = Self::zero(len);
         fill(&mut key.bytes);
         debug_assert!(key.bytes[len.bytes()..].iter().all(|&byte| byte == 0), "zeros behind a short key");
-        key
+        key.handed_over()
+    }
+
+    /// A copy for the caller, after which this one is wiped: returned itself, it would be moved and stay behind.
+    #[inline(always)]
+    fn handed_over(&self) -> Self {
+        Self { bytes: self.bytes, eights: self.eights }
     }
 
     /// The key with the zeros behind a short one.
@@ -123,9 +136,17 @@ impl KeyBytes {
         &mut self.bytes
     }
 
+    /// The place of a key of this length, with zeros in it, for one to be made in place; zeros must stay behind a short
+    /// one.
+    pub(crate) fn emptied(&mut self, len: KeyLen) -> &mut [u8; MAX_KEY_LEN] {
+        self.bytes = [0; MAX_KEY_LEN];
+        self.eights = [len.eights(), 0];
+        &mut self.bytes
+    }
+
     /// Its length, which is public.
     pub fn key_len(&self) -> KeyLen {
-        match self.eights {
+        match self.eights[0] {
             2 => KeyLen::K128,
             3 => KeyLen::K192,
             _ => KeyLen::K256,

@@ -38,7 +38,8 @@ impl From<DeriveError> for OpeningError {
 /// # Errors
 /// [`OpeningError`]; nothing was decrypted when the MAC is wrong.
 pub fn open(frame: &SealedFrame, key: &KeyBytes) -> Result<AccountData, OpeningError> {
-    let keys = Keys::of(frame, key)?;
+    let mut keys = Keys::blank();
+    keys.fill(frame, key)?;
     if let Some((mac, covered, tag)) = frame.mac() {
         match mac {
             FrameMac::AesCmac => verify_aes_cmac(&keys.mac, covered, tag),
@@ -68,22 +69,28 @@ pub fn decrypt(key: FrameKey, data_key: &KeyBytes, section: &mut [u8]) {
     .expect("a frame's sections are whole blocks of its cipher");
 }
 
+/// The keys of a frame, made where they stay: no move leaves any of them behind.
 struct Keys {
     mac: KeyBytes,
     data: KeyBytes,
 }
 
 impl Keys {
-    fn of(frame: &SealedFrame, key: &KeyBytes) -> Result<Self, OpeningError> {
+    fn blank() -> Self {
+        Self { mac: KeyBytes::zero(tdes::KEY_LEN), data: KeyBytes::zero(tdes::KEY_LEN) }
+    }
+
+    fn fill(&mut self, frame: &SealedFrame, key: &KeyBytes) -> Result<(), OpeningError> {
         match (frame.key(), frame.ksn()) {
             (FrameKey::Aes(len), Ksn::Aes(ksn)) => {
                 let usages = [KeyUsage::MacGeneration, KeyUsage::DataEncryption];
-                let [mac, data] = aes::two_working_keys(key, &ksn, usages, KeyType::aes(len))?;
-                Ok(Self { mac, data })
+                Ok(aes::two_working_keys(key, &ksn, usages, KeyType::aes(len), [&mut self.mac, &mut self.data])?)
             }
             (FrameKey::Tdes(data) | FrameKey::TdesAsAes(data), Ksn::Tdes(_)) if key.key_len() == tdes::KEY_LEN => {
                 // Only the data key has anything encrypted; the MAC key is a variant.
-                Ok(Self { mac: tdes::working_key(key, TdesKey::MacRequest), data: tdes::working_key(key, data) })
+                tdes::derive_working_key(key, TdesKey::MacRequest, &mut self.mac);
+                tdes::derive_working_key(key, data, &mut self.data);
+                Ok(())
             }
             (FrameKey::Aes(_), Ksn::Tdes(_)) | (FrameKey::Tdes(_) | FrameKey::TdesAsAes(_), _) => {
                 Err(OpeningError::Suite)

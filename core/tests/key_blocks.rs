@@ -8,8 +8,8 @@ use support::{bytes, bytes_if_any, run, text};
 use warifu_core::key::KeyBytes;
 use warifu_core::key_block::content::Content;
 use warifu_core::key_block::{
-    BlockId, Header, Kbpk, KeyBlock, Material, Mode, PaddingLen, Protection, UnwrapError, Unwrapped, Usage, Version,
-    Warning, WrapError,
+    Algorithm, BlockId, Header, Kbpk, KeyBlock, Material, Mode, PaddingLen, Protection, UnwrapError, Unwrapped, Usage,
+    Version, Warning, WrapError,
 };
 use warifu_core::secret::SecretBytes;
 
@@ -219,13 +219,45 @@ fn the_keys_of_another_version_open_nothing() {
 fn a_key_for_another_use_is_refused() {
     let (block, protection, _) = published("tr31-tr31-2018-A722");
     let opened = || block.unwrap_key(&protection).unwrap();
-    assert!(opened().for_use(Usage::Pin, Mode::Encrypt).is_ok());
+    assert!(opened().for_use(Usage::Pin, Algorithm::Tdes, Mode::Encrypt).is_ok());
     let wanted = Usage::Data;
-    let refused = opened().for_use(wanted, Mode::Encrypt).err();
+    let refused = opened().for_use(wanted, Algorithm::Tdes, Mode::Encrypt).err();
     assert_eq!(refused, Some(UnwrapError::Usage { is: Usage::Pin, wanted }));
+    let wanted = Algorithm::Aes;
+    let refused = opened().for_use(Usage::Pin, wanted, Mode::Encrypt).err();
+    assert_eq!(refused, Some(UnwrapError::Algorithm { is: Algorithm::Tdes, wanted }));
     let wanted = Mode::Decrypt;
-    let refused = opened().for_use(Usage::Pin, wanted).err();
+    let refused = opened().for_use(Usage::Pin, Algorithm::Tdes, wanted).err();
     assert_eq!(refused, Some(UnwrapError::Mode { is: Mode::Encrypt, wanted }));
+}
+
+#[test]
+fn a_component_is_no_key_to_use() {
+    let header = Header::parse("B0000P0TEc2N0000").unwrap();
+    let (protection, key) = (protection_of(Version::B, &kbpk(16)), material(&[0x5C; 16]));
+    let block = KeyBlock::wrap(&header, &key, &protection, &padding(&header, &key)).unwrap();
+    let opened = block.unwrap_key(&protection).unwrap();
+    assert_eq!(opened.warnings(), []);
+    let refused = opened.for_use(Usage::Pin, Algorithm::Tdes, Mode::Encrypt).err();
+    assert_eq!(refused, Some(UnwrapError::Component('2')));
+}
+
+#[test]
+fn a_protection_key_of_equal_parts_opens_and_makes_nothing() {
+    let header = Header::parse("B0000P0TE00N0000").unwrap();
+    let key = material(&[0x5C; 16]);
+    let padding = padding(&header, &key);
+    // The second differs in parity bits alone.
+    for (parts, bits) in [(&[0x3A, 0x3A][..], 56), (&[0x3A, 0x3B], 56), (&[0x3A, 0x5C, 0x3B], 80)] {
+        let kbpk: Vec<u8> = parts.iter().flat_map(|byte| [*byte; 8]).collect();
+        let protection = protection_of(Version::B, &kbpk);
+        let refused = KeyBlock::wrap(&header, &key, &protection, &padding).err();
+        assert_eq!(refused, Some(WrapError::NotStandard(Warning::KbpkParts(bits))), "{parts:X?}");
+        let block = KeyBlock::wrap_as_is(&header, &key, &protection, &padding).unwrap();
+        let opened = block.unwrap_key(&protection).unwrap();
+        assert!(opened.key().bytes().ct_eq(key.bytes()));
+        assert_eq!(opened.warnings(), [Warning::KbpkParts(bits)], "{parts:X?}");
+    }
 }
 
 #[test]
@@ -247,10 +279,10 @@ fn a_key_stronger_than_its_protection_is_refused_both_ways() {
         ("C0000P0AE00N0000", 16, 16),
         ("D0000P0AE00N0000", 16, 24),
         ("D0000P0AE00N0000", 24, 32),
-        ("D0000M7HC00N0000", 16, 20),
+        ("D0000M7HC00N0100HM0621", 16, 20),
     ] {
         let header = Header::parse(header).unwrap();
-        let protection = protection_of(header.version(), &vec![0x3A; kbpk_len]);
+        let protection = protection_of(header.version(), &kbpk(kbpk_len));
         let key = material(&vec![0x5C; key_len]);
         let padding = padding(&header, &key);
         let refused = KeyBlock::wrap(&header, &key, &protection, &padding).err();
@@ -265,6 +297,10 @@ fn what_the_standard_does_not_have_is_not_made() {
     for (header, warning) in [
         ("A0000P0TE00N0000", Warning::Version(Version::A)),
         ("E0000P0TE00N0000", Warning::Version(Version::E)),
+        ("D0000M7HC00N0000", Warning::HashUnsaid),
+        ("D0000B0AX00N0100DA09P0AEN", Warning::OptionalElsewhere(BlockId::DA)),
+        ("D0000S0RT00N0000", Warning::UsageMode(Usage::Signature, Mode::SignDecrypt)),
+        ("B0000P0TE00N0100QQ04", Warning::Optional(BlockId::new(*b"QQ").unwrap())),
         ("B0000P0TE00Q0000", Warning::Exportability),
         ("B0000P0TE00N0001", Warning::Reserved),
         ("B0000P0TE00N0200LB05aLB05b", Warning::Repeated(BlockId::LB)),
@@ -275,7 +311,7 @@ fn what_the_standard_does_not_have_is_not_made() {
         ("B0000P0TE00N0100KP1001000000FF00", Warning::KbpkCheckValue),
     ] {
         let header = Header::parse(header).unwrap();
-        let protection = protection_of(header.version(), &[0x3A; 16]);
+        let protection = protection_of(header.version(), &kbpk(16));
         let key = material(&[0x5C; 16]);
         let refused = KeyBlock::wrap(&header, &key, &protection, &padding(&header, &key)).err();
         assert_eq!(refused, Some(WrapError::NotStandard(warning)), "{header:?}");
@@ -303,6 +339,21 @@ fn blocks_of_one_algorithm_do_not_tell_how_long_the_key_is() {
         });
         assert!(made.iter().all(|len| *len == made[0]), "{made:?}");
     }
+}
+
+/// A protection key whose parts differ.
+fn kbpk(len: usize) -> Vec<u8> {
+    (0..len)
+        .map(|at| {
+            if at < 8 {
+                0x3A
+            } else if at < 16 {
+                0x5C
+            } else {
+                0x9E
+            }
+        })
+        .collect()
 }
 
 fn material(bytes: &[u8]) -> Material {

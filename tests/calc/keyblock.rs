@@ -129,6 +129,8 @@ fn what_the_standard_does_not_have_is_not_made() {
         ("mode", "B0000P0TC00E0000", KEY, "a key of usage P0 has no mode of use C"),
         ("algorithm", "B0000M3AC00E0000", KEY, "a key of usage M3 is not of algorithm A"),
         ("usage", "B0000Z9TC00E0000", KEY, "key usage Z9 is not known"),
+        ("hash", "D0000M7HC00N0000", KEY, "without an optional block HM"),
+        ("optional block", "B0000P0TE00E0100QQ04", KEY, "the optional block QQ is not known"),
         ("exportability", "B0000P0TE00X0000", KEY, "exportability"),
         ("superseded", "A0000P0TE00E0000", KEY, "version A is read only"),
         ("not of X9.143", "E0000P0TE00E0000", KEY, "version E is read only"),
@@ -143,9 +145,35 @@ fn what_the_standard_does_not_have_is_not_made() {
 }
 
 #[test]
+fn spaces_at_the_end_of_a_header_are_its_own() {
+    let block = made("made", KBPK, "B0000P0TE00E0100LB08ab  \r\n", KEY, &[]);
+    assert_eq!(block["optional_blocks"][0]["data"], "ab  ");
+    assert_eq!(opened("opened", KBPK, text(&block, "key_block"))["optional_blocks"][0]["data"], "ab  ");
+}
+
+#[test]
+fn a_component_is_told_by_its_number_or_letter() {
+    for (version, component) in [("c3", json!("3")), ("cA", json!("A")), ("12", Value::Null)] {
+        let block = made(version, KBPK, &format!("B0000P0TE{version}E0000"), KEY, &[]);
+        assert_eq!(block["meaning"]["component"], component, "{version}");
+    }
+}
+
+#[test]
+fn a_protection_key_of_equal_parts_makes_nothing_but_as_is() {
+    let kbpk = KBPK[..16].repeat(2);
+    let arguments = ["keyblock", "--wrap", "--kbpk", &kbpk, "--header", "B0000P0TE00E0000", "--key", KEY];
+    let reason = refused("equal parts", &arguments, b"");
+    assert!(reason.contains("parts of the protection key are equal: it is worth 56 bits"), "{reason}");
+    let block = made("as is", &kbpk, "B0000P0TE00E0000", KEY, &["--as-is"]);
+    let told = json!(["parts of the protection key are equal: it is worth 56 bits, less than its length says"]);
+    assert_eq!(opened("opened", &kbpk, text(&block, "key_block"))["warnings"], told);
+}
+
+#[test]
 fn an_hmac_key_may_end_within_a_byte() {
     let kbpk = KBPK.repeat(2);
-    let block = made("made", &kbpk, "D0000M7HC00N0000", "FFE0", &["--bits", "11"]);
+    let block = made("made", &kbpk, "D0000M7HC00N0100HM0621", "FFE0", &["--bits", "11"]);
     let open = opened("opened", &kbpk, text(&block, "key_block"));
     assert_eq!((&open["key"], &open["key_bits"], &open["kcv"]), (&json!("FFE0"), &json!(11), &Value::Null));
 }
@@ -163,6 +191,8 @@ fn a_command_line_for_key_blocks_that_nobody_can_follow_is_told() {
         ("no hex", &["keyblock", "--kbpk", "key", "--block", BLOCK], "--kbpk: not hex"),
         ("of AES alone", &["keyblock", "--kbpk", &KBPK.repeat(2), "--block", BLOCK], "16 or 24 bytes, not 32"),
         ("long usage", &["keyblock", "--kbpk", KBPK, "--block", BLOCK, "--usage", "PIN"], "two characters"),
+        ("usage in small letters", &["keyblock", "--kbpk", KBPK, "--block", BLOCK, "--usage", "p0"], "capitals"),
+        ("usage of other characters", &["keyblock", "--kbpk", KBPK, "--block", BLOCK, "--usage", "P "], "capitals"),
         ("key no hex", &[&wrap[..], &["--header", "B0000P0TE00E0000", "--key", "key"]].concat(), "--key: not hex"),
         (
             "bits",

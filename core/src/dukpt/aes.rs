@@ -131,23 +131,24 @@ pub fn working_key(
     Ok(derive(derivation_key, data, key_type.key_len()))
 }
 
-/// [`working_key`] for two uses, in about the time of one: both are encrypted under the same key.
+/// [`working_key`] for two uses, in about the time of one: both are encrypted under the same key. They are made where
+/// `keys` are, whatever those were, so that no move leaves any of them behind.
 ///
 /// # Errors
-/// As [`working_key`].
+/// As [`working_key`]; then `keys` are as they were.
 pub fn two_working_keys(
     derivation_key: &KeyBytes,
     ksn: &AesKsn,
     usages: [KeyUsage; 2],
     key_type: KeyType,
-) -> Result<[KeyBytes; 2], DeriveError> {
+    keys: [&mut KeyBytes; 2],
+) -> Result<(), DeriveError> {
     let (len, new_len) = (derivation_key.key_len(), key_type.key_len());
     strong_enough(len, key_type)?;
     let data = usages.map(|usage| data(usage, key_type, at_counter(ksn.ik_id(), ksn.raw_counter())));
-    let mut keys = usages.map(|_| KeyBytes::filled(new_len, |_| {}));
-    let places = keys.each_mut().map(KeyBytes::padded_mut);
+    let places = keys.map(|key| key.emptied(new_len));
     Trusted::best().derive_two(len, derivation_key.padded(), data, new_len, places);
-    Ok(keys)
+    Ok(())
 }
 
 /// The update key of a device, under which a new initial key reaches it (X9.24-3:2017 6.5.3): the key-encryption key
@@ -259,8 +260,9 @@ mod tests {
             let node = key(seed, [KeyLen::K128, KeyLen::K192, KeyLen::K256][pick]);
             let usages = [KeyUsage::MacGeneration, KeyUsage::DataEncryption];
             let one_by_one = usages.map(|usage| working_key(&node, &ksn, usage, key_type));
-            match (two_working_keys(&node, &ksn, usages, key_type), one_by_one) {
-                (Ok([mac, data]), [Ok(mac_alone), Ok(data_alone)]) => {
+            let [mut mac, mut data] = usages.map(|_| key(seed, KeyLen::K256));
+            match (two_working_keys(&node, &ksn, usages, key_type, [&mut mac, &mut data]), one_by_one) {
+                (Ok(()), [Ok(mac_alone), Ok(data_alone)]) => {
                     prop_assert!(mac.ct_eq(&mac_alone) && data.ct_eq(&data_alone));
                 }
                 (two, [mac, _]) => prop_assert_eq!(two.err(), mac.err()),

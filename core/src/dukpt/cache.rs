@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map::{Entry, HashMap, VacantEntry};
+use std::mem;
 use std::ops::Deref;
 
 use foldhash::fast::RandomState;
@@ -83,10 +84,11 @@ impl<N> Derived<'_, N> {
         // Not `push`, which has it made elsewhere and moved.
         self.nodes.extend(std::iter::once_with(|| Node { counter, key: place() }));
         *self.all += 1;
-        self.kept += usize::from(stays);
         if let [.., above, next] = &mut **self.nodes {
             fill(&above.key, &mut next.key);
         }
+        // Not before it is filled: if that panics, a node that is none must not stay.
+        self.kept += usize::from(stays);
     }
 }
 
@@ -95,7 +97,7 @@ impl<N> Derived<'_, N> {
 fn replace<N>(loose: &mut Node<N>, counter: u32, mut key: N, fill: impl FnOnce(&N, &mut N)) {
     fill(&loose.key, &mut key);
     // Not assigned, which would leave the bytes of `key` behind.
-    std::mem::swap(&mut loose.key, &mut key);
+    mem::swap(&mut loose.key, &mut key);
     loose.counter = counter;
 }
 
@@ -140,7 +142,10 @@ impl<N> TreeCache<N> {
         root: impl FnOnce() -> Result<N, E>,
         mut step: impl FnMut(&N, u32) -> Result<N, E>,
     ) -> Result<Derived<'_, N>, E> {
-        let mut way = self.nearest(ksn, root)?;
+        let mut way = self.nearest(ksn, |nodes| {
+            nodes.push(Node { counter: 0, key: root()? });
+            Ok(())
+        })?;
         for counter in way.below(ksn.raw_counter()) {
             let node = step(&way, counter)?;
             way.go_on(counter, || node, |_, _| {});
@@ -162,9 +167,13 @@ impl<N> TreeCache<N> {
         *self = Self::new(self.max_nodes);
     }
 
-    /// The last node of the way to the KSN's counter that is kept, or the root.
+    /// The last node of the way to the KSN's counter that is kept, or the root, which `plant` puts where it stays.
     #[inline(always)]
-    fn nearest<E>(&mut self, ksn: &Ksn, root: impl FnOnce() -> Result<N, E>) -> Result<Derived<'_, N>, E> {
+    fn nearest<E>(
+        &mut self,
+        ksn: &Ksn,
+        plant: impl FnOnce(&mut Vec<Node<N>>) -> Result<(), E>,
+    ) -> Result<Derived<'_, N>, E> {
         let (device, counter) = (ksn.device_number(), ksn.raw_counter());
         if self.nodes + MAX_DEPTH > self.max_nodes {
             self.make_room(device, counter);
@@ -172,7 +181,7 @@ impl<N> TreeCache<N> {
         let way = match self.ways.entry(device) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(unknown) => {
-                let way = Way::start(unknown, root()?);
+                let way = Way::start(unknown, plant)?;
                 self.nodes += 1;
                 self.turns.push_back(device);
                 way
@@ -221,26 +230,43 @@ impl TreeCache<KeyBytes> {
     // A call, which has all registers saved, would make finding a kept node dearer by a sixth.
     #[inline(always)]
     pub fn key<E>(&mut self, ksn: &Ksn, ik: impl FnOnce() -> Result<KeyBytes, E>) -> Result<Derived<'_, KeyBytes>, E> {
-        let mut way = self.nearest(ksn, ik)?;
+        let mut way = self.nearest(ksn, |nodes| plant(nodes, ik))?;
         for counter in way.below(ksn.raw_counter()) {
             let len = way.key_len();
-            let place = || KeyBytes::filled(len, |_| {});
+            let place = || KeyBytes::zero(len);
             way.go_on(counter, place, |above, node| match ksn {
                 Ksn::Aes(ksn) => aes::derive_child(above, ksn.ik_id(), counter, node),
-                Ksn::Tdes(ksn) => *node = tdes::child_key(above, ksn, counter),
+                Ksn::Tdes(ksn) => tdes::derive_child(above, ksn, counter, node),
             });
         }
         Ok(way)
     }
 }
 
+/// The root in its place, for which the initial key is exchanged: moved, it would leave its bytes behind.
+fn plant<E>(nodes: &mut Vec<Node<KeyBytes>>, ik: impl FnOnce() -> Result<KeyBytes, E>) -> Result<(), E> {
+    match ik() {
+        Ok(ref mut ik) => {
+            nodes.push(Node { counter: 0, key: KeyBytes::zero(ik.key_len()) });
+            if let [root] = &mut **nodes {
+                mem::swap(&mut root.key, ik);
+            }
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl<N> Way<N> {
     /// The way of a device that was not known; out of the way of those that are.
     #[cold]
-    fn start(unknown: VacantEntry<'_, u128, Self>, root: N) -> &mut Self {
+    fn start<E>(
+        unknown: VacantEntry<'_, u128, Self>,
+        plant: impl FnOnce(&mut Vec<Node<N>>) -> Result<(), E>,
+    ) -> Result<&mut Self, E> {
         let mut nodes = Vec::with_capacity(MAX_DEPTH + 1);
-        nodes.push(Node { counter: 0, key: root });
-        unknown.insert(Self { nodes, used_since_turn: Use::Used })
+        plant(&mut nodes)?;
+        Ok(unknown.insert(Self { nodes, used_since_turn: Use::Used }))
     }
 
     /// Drops what is not on the way to `counter`, and says how many nodes that were.
@@ -266,6 +292,7 @@ const fn has_children(counter: u32) -> bool {
 mod tests {
     use std::cell::Cell;
     use std::convert::Infallible;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::rc::Rc;
 
     use proptest::prelude::*;
@@ -435,6 +462,17 @@ mod tests {
         // All four were used since the last turn when 5 came, so the oldest, 1, went; the next to go was 2.
         assert_eq!(asked, [1, 2, 3, 4, 5, 1]);
         assert_eq!(cache.len(), 4);
+    }
+
+    #[test]
+    fn a_node_that_was_not_filled_does_not_stay() {
+        let (mut cache, at) = (TreeCache::new(17), ksn(Scheme::Tdes, 1, 0b10));
+        // Too long for TDES DUKPT.
+        let ik = || Ok::<_, Infallible>(KeyBytes::filled(KeyLen::K192, |_| {}));
+        for attempt in 1..=2 {
+            let panicked = catch_unwind(AssertUnwindSafe(|| cache.key(&at, ik).is_ok()));
+            assert!(panicked.is_err() && cache.len() == 1, "attempt {attempt}");
+        }
     }
 
     #[test]

@@ -40,15 +40,33 @@ pub fn child_key(parent: &KeyBytes, ksn: &TdesKsn, counter: u32) -> KeyBytes {
     bytes(&node)
 }
 
+/// The same, written to the place of a key of [`KEY_LEN`].
+pub(super) fn derive_child(parent: &KeyBytes, ksn: &TdesKsn, counter: u32, child: &mut KeyBytes) {
+    let mut node = Node::new(exposed(parent));
+    node.step(register(ksn, counter));
+    write(&node, child);
+}
+
 /// A key the transaction works with: a variant of the transaction key and, for the data keys, one step that cannot be
 /// undone: each half encrypted under the whole variant (X9.24-1:2009 A.4.1).
 pub fn working_key(transaction_key: &KeyBytes, key: TdesKey) -> KeyBytes {
     let mut node = Node::new(exposed(transaction_key));
+    work(&mut node, key);
+    bytes(&node)
+}
+
+/// The same, written to the place of a key of [`KEY_LEN`].
+pub(crate) fn derive_working_key(transaction_key: &KeyBytes, key: TdesKey, place: &mut KeyBytes) {
+    let mut node = Node::new(exposed(transaction_key));
+    work(&mut node, key);
+    write(&node, place);
+}
+
+fn work(node: &mut Node, key: TdesKey) {
     node.vary(variant(key));
     if is_sealed(key) {
         node.seal_itself();
     }
-    bytes(&node)
 }
 
 /// The last eight bytes of the KSN at a counter: what a step encrypts (X9.24-1:2009 A.2).
@@ -63,6 +81,10 @@ fn exposed(key: &KeyBytes) -> &[u8; 16] {
 
 fn bytes(node: &Node) -> KeyBytes {
     KeyBytes::filled(KEY_LEN, |key| node.write(key.try_into().expect("KEY_LEN is 16 bytes")))
+}
+
+fn write(node: &Node, place: &mut KeyBytes) {
+    node.write(place.expose_mut().try_into().expect("the place of a key of TDES DUKPT has 16 bytes"));
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::warning::Warning;
 pub(super) fn warnings(header: &Header, key: &Material, protection: &Protection) -> Vec<Warning> {
     let algorithm = header.algorithm();
     let mut warnings = key.warnings(algorithm);
+    warnings.extend(protection.weaker().map(Warning::KbpkParts));
     for block in header.optional() {
         let (value, computed, warning) = match block.meaning() {
             Content::KeyCheckValue(value) => (value, key.check_value(algorithm, value.method), Warning::KeyCheckValue),
@@ -29,7 +30,7 @@ pub(super) fn warnings(header: &Header, key: &Material, protection: &Protection)
     warnings
 }
 
-/// Whether the protection key is weaker than the key.
+/// Whether the protection key is weaker than the key, going by its length.
 pub(super) fn is_weak(header: &Header, key: &Material, protection: &Protection) -> bool {
     strength::of_key(header.algorithm(), key.bits()).is_some_and(|bits| bits > protection.strength())
 }

@@ -181,17 +181,17 @@ impl KeyVersion {
         self.0
     }
 
-    /// The number of a key component, if the block holds no whole key.
-    pub fn component(self) -> Option<u8> {
+    /// The number or letter of a key component, if the block holds no whole key.
+    pub fn component(self) -> Option<char> {
         match self.0 {
-            [b'c', digit] if digit.is_ascii_digit() => Some(digit - b'0'),
+            [b'c', which] => Some(char::from(which)),
             _ => None,
         }
     }
 
-    /// Whether the standard has this form: two letters or digits, a `c` only before a component's digit.
+    /// Whether the standard has this form: two letters or digits.
     pub fn is_standard(self) -> bool {
-        self.0.iter().all(u8::is_ascii_alphanumeric) && (self.0[0] != b'c' || self.component().is_some())
+        self.0.iter().all(u8::is_ascii_alphanumeric)
     }
 }
 
@@ -227,9 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn a_component_has_a_number() {
-        assert_eq!(KeyVersion::from_code(*b"c3").component(), Some(3));
-        assert!(KeyVersion::from_code(*b"A7").is_standard() && KeyVersion::UNUSED.is_standard());
-        assert!(!KeyVersion::from_code(*b"cx").is_standard() && !KeyVersion::from_code(*b"1 ").is_standard());
+    fn a_component_has_a_number_or_a_letter() {
+        for (code, which) in [(b"c3", Some('3')), (b"cx", Some('x')), (b"C3", None), (b"3c", None)] {
+            let version = KeyVersion::from_code(*code);
+            assert!(version.is_standard() && version.component() == which, "{version}");
+        }
+        assert!(KeyVersion::UNUSED.is_standard() && !KeyVersion::from_code(*b"c ").is_standard());
     }
 }

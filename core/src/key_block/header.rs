@@ -117,7 +117,8 @@ impl Header {
         self.strict()
     }
 
-    /// The same with one more optional block; padding is made anew with the key block. An id may be there once.
+    /// The same with one more optional block, up to 99; padding is made anew with the key block. An id may be there
+    /// once.
     pub fn with(mut self, block: OptionalBlock) -> Result<Self, Warning> {
         self.optional.retain(|block| block.id() != BlockId::PB);
         self.optional.push(block);
@@ -248,19 +249,31 @@ impl Header {
         for (at, block) in self.optional.iter().enumerate() {
             warnings.extend(warn(!repeated(at), Warning::Repeated(block.id())));
             warnings.extend(warn(block.id() != BlockId::PB || is_last(at), Warning::PaddingNotLast));
+            warnings.extend(warn(
+                rules::has_block(self.usage, self.algorithm, block.id()),
+                Warning::OptionalElsewhere(block.id()),
+            ));
             warnings.extend(block.warnings());
         }
+        let hash_said = self.algorithm != Algorithm::Hmac || self.find(BlockId::HM).is_some();
+        warnings.extend(warn(hash_said, Warning::HashUnsaid));
+        warnings.extend(warn(self.optional.len() <= MAX_BLOCKS, Warning::TooManyBlocks));
         warnings.extend(warn(self.is_padded(), Warning::NotPadded));
         warnings
     }
 
     /// Whether the standard has it so and it is a version that is written. Padding comes with the key.
     pub(super) fn check(&self) -> Result<(), Warning> {
-        self.warnings().into_iter().find(|warning| *warning != Warning::NotPadded).map_or(Ok(()), Err)
+        self.check_but(&[Warning::NotPadded])
     }
 
+    /// The same of a header to which the block that says the hash may still be added.
     fn strict(self) -> Result<Self, Warning> {
-        self.check().map(|()| self)
+        self.check_but(&[Warning::NotPadded, Warning::HashUnsaid]).map(|()| self)
+    }
+
+    fn check_but(&self, later: &[Warning]) -> Result<(), Warning> {
+        self.warnings().into_iter().find(|warning| !later.contains(warning)).map_or(Ok(()), Err)
     }
 
     fn code_warnings(&self) -> Vec<Warning> {
@@ -320,7 +333,8 @@ mod tests {
             header.with_context(Context::Storage).unwrap().with(OptionalBlock::initial_key_id([1; 8])).unwrap();
         assert_eq!(header.text(0), "D0000P0AE12N0110IK140101010101010101");
         assert_eq!(header.clone().with(OptionalBlock::initial_key_id([2; 8])), Err(Warning::Repeated(BlockId::IK)));
-        assert_eq!(header.with_key_version(KeyVersion::from_code(*b"cc")), Err(Warning::KeyVersion));
+        assert!(header.clone().with_key_version(KeyVersion::from_code(*b"cA")).is_ok(), "a component");
+        assert_eq!(header.with_key_version(KeyVersion::from_code(*b"c ")), Err(Warning::KeyVersion));
 
         let wrong = Warning::UsageMode(Usage::Pin, Mode::MacBoth);
         assert_eq!(new(Usage::Pin, Algorithm::Aes, Mode::MacBoth), Err(wrong));
@@ -341,7 +355,7 @@ mod tests {
         assert_eq!(warnings("B0000P0TE00N0000"), []);
         assert_eq!(warnings("A0000P0TE00N0000"), [Warning::Version(Version::A)]);
         let told = warnings("B0000Q0QQcxQ0035");
-        let codes = [Warning::KeyVersion, Warning::Exportability, Warning::Context, Warning::Reserved];
+        let codes = [Warning::Exportability, Warning::Context, Warning::Reserved];
         let unknown = [
             Warning::Usage(Usage::Other(*b"Q0")),
             Warning::Algorithm(Algorithm::Other(*b"Q")),
@@ -351,6 +365,45 @@ mod tests {
         let twice = "B0000P0TE00N0300LB06aaPB04LB06bb";
         assert_eq!(warnings(twice), [Warning::PaddingNotLast, Warning::Repeated(BlockId::LB)]);
         assert_eq!(warnings("B0000P0TE00N0100LB06aa"), [Warning::NotPadded]);
+    }
+
+    #[test]
+    fn optional_blocks_are_of_the_keys_they_belong_to() {
+        let warnings = |text: &str| Header::parse(text).unwrap().warnings();
+        let elsewhere = |id| [Warning::OptionalElsewhere(id), Warning::NotPadded];
+        assert_eq!(warnings("D0000M7HC00N0000"), [Warning::HashUnsaid]);
+        assert_eq!(warnings("D0000M7HC00N0100HM0621"), [Warning::NotPadded]);
+        assert_eq!(warnings("D0000M7HC00N0100HM0611"), [Warning::Content(BlockId::HM), Warning::NotPadded]);
+        assert_eq!(warnings("D0000P0AE00N0100HM0621"), elsewhere(BlockId::HM));
+        assert_eq!(warnings("D0000B3AX00N0100DA09P0AEN"), [Warning::NotPadded]);
+        assert_eq!(warnings("D0000B0AX00N0100DA09P0AEN"), elsewhere(BlockId::DA));
+        assert_eq!(warnings("D0000S0RS00N0100AL080101"), [Warning::NotPadded]);
+        assert_eq!(warnings("D0000P0AE00N0100AL080101"), elsewhere(BlockId::AL));
+        for id in ["QQ", "1Q", "Kc"] {
+            let [a, b] = id.as_bytes().try_into().unwrap();
+            let unknown = Warning::Optional(BlockId::new([a, b]).unwrap());
+            assert_eq!(warnings(&format!("D0000P0AE00N0100{id}10ABCDEFGHIJKL")), [unknown]);
+        }
+        assert_eq!(warnings("D0000P0AE00N01004210ABCDEFGHIJKL"), [], "digits are private");
+    }
+
+    #[test]
+    fn the_hash_of_an_hmac_key_may_be_said_after_the_rest() {
+        let header = new(Usage::Hmac, Algorithm::Hmac, Mode::MacBoth).unwrap();
+        assert_eq!(header.check(), Err(Warning::HashUnsaid));
+        let header = header.with(OptionalBlock::new(BlockId::HM, "21").unwrap()).unwrap();
+        assert_eq!(header.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_header_counts_99_optional_blocks() {
+        let block = |number: u8| {
+            let id = [b'0' + number / 10, b'0' + number % 10];
+            OptionalBlock::new(BlockId::new(id).unwrap(), "").unwrap()
+        };
+        let header = new(Usage::Pin, Algorithm::Aes, Mode::Encrypt).unwrap();
+        let full = (0..99).fold(header, |header, number| header.with(block(number)).unwrap());
+        assert_eq!(full.with(block(99)), Err(Warning::TooManyBlocks));
     }
 
     #[test]

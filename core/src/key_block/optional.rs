@@ -14,6 +14,7 @@ use std::fmt;
 
 use super::content;
 use super::digits::hex_number;
+use super::rules;
 use super::warning::Warning;
 
 /// Characters of the least optional block: id and length.
@@ -79,6 +80,16 @@ impl BlockId {
     pub const HM: Self = Self(*b"HM");
     /// Life of an asymmetric key.
     pub const AL: Self = Self(*b"AL");
+    /// Certificate of a public key, or a chain of them.
+    pub const CT: Self = Self(*b"CT");
+    /// What may be derived from a key derivation key.
+    pub const DA: Self = Self(*b"DA");
+    /// Flags.
+    pub const FL: Self = Self(*b"FL");
+    /// Key block values, no longer used.
+    pub const KV: Self = Self(*b"KV");
+    /// How well a key was protected before.
+    pub const WP: Self = Self(*b"WP");
     /// Label.
     pub const LB: Self = Self(*b"LB");
     /// Time stamp.
@@ -87,6 +98,27 @@ impl BlockId {
     pub const TC: Self = Self(*b"TC");
     /// Padding, always the last.
     pub const PB: Self = Self(*b"PB");
+
+    /// Those the standard has words for.
+    const KNOWN: [Self; 17] = [
+        Self::AL,
+        Self::BI,
+        Self::CT,
+        Self::DA,
+        Self::FL,
+        Self::HM,
+        Self::IK,
+        Self::KC,
+        Self::KP,
+        Self::KS,
+        Self::KV,
+        Self::LB,
+        Self::PB,
+        Self::PK,
+        Self::TC,
+        Self::TS,
+        Self::WP,
+    ];
 
     /// An id of two letters or digits.
     pub fn new(id: [u8; 2]) -> Result<Self, OptionalBlockError> {
@@ -150,8 +182,15 @@ impl OptionalBlock {
     pub(super) fn warnings(&self) -> impl Iterator<Item = Warning> {
         let length = length_digits(self.content.len()).is_ok_and(|digits| digits == self.length);
         let content = content::is_standard(self.id, &self.content);
+        let known = BlockId::KNOWN.contains(&self.id) || rules::is_private(&self.id.0);
         let warn = |right: bool, warning: Warning| (!right).then_some(warning);
-        [warn(length, Warning::LengthForm(self.id)), warn(content, Warning::Content(self.id))].into_iter().flatten()
+        [
+            warn(known, Warning::Optional(self.id)),
+            warn(length, Warning::LengthForm(self.id)),
+            warn(content, Warning::Content(self.id)),
+        ]
+        .into_iter()
+        .flatten()
     }
 }
 

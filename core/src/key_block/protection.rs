@@ -22,13 +22,17 @@ const MAC_VARIANT: u8 = b'M';
 pub struct Kbpk {
     cipher: ProtectionCipher,
     key: KeyBytes,
+    /// Effective bits.
+    strength: u16,
 }
 
 /// The keys of one version under one protection key.
 pub struct Protection {
     version: Version,
-    /// Effective bits of the protection key.
+    /// Effective bits of a protection key of this length.
     strength: u16,
+    /// Those of this one, if it was here and is worth less.
+    weaker: Option<u16>,
     /// Check values of the protection key, if it was here: legacy, CMAC.
     check_values: Option<[Kcv; 2]>,
     encryption: KeyBytes,
@@ -74,7 +78,9 @@ impl Kbpk {
     pub fn new(cipher: ProtectionCipher, key: KeyBytes) -> Result<Self, ProtectionError> {
         match (cipher, key.key_len()) {
             (ProtectionCipher::Tdes, KeyLen::K256) => Err(ProtectionError::TdesLength(KeyLen::K256.bytes())),
-            (ProtectionCipher::Tdes | ProtectionCipher::Aes, _) => Ok(Self { cipher, key }),
+            (ProtectionCipher::Tdes | ProtectionCipher::Aes, _) => {
+                Ok(Self { cipher, strength: strength::of_kbpk_at_hand(cipher, &key), key })
+            }
         }
     }
 
@@ -113,10 +119,11 @@ impl Protection {
         if kbpk.cipher != version.cipher() {
             return Err(ProtectionError::Cipher(version));
         }
-        let protection = match version {
+        let mut protection = match version {
             Version::A | Version::C => Self {
                 version,
                 strength: strength::of_kbpk(version.cipher(), kbpk.key.key_len()),
+                weaker: None,
                 check_values: None,
                 encryption: kbpk.variant(ENCRYPTION_VARIANT),
                 authentication: kbpk.variant(MAC_VARIANT),
@@ -132,7 +139,9 @@ impl Protection {
             }
         };
         let check_values = [CheckMethod::Legacy, CheckMethod::Cmac].map(|method| kbpk.check_value(method));
-        Ok(Self { check_values: Some(check_values), ..protection })
+        protection.check_values = Some(check_values);
+        protection.weaker = (kbpk.strength < protection.strength).then_some(kbpk.strength);
+        Ok(protection)
     }
 
     /// The keys of version B, D or E under a protection key of this length that is somewhere else: `cmac` computes the
@@ -154,6 +163,7 @@ impl Protection {
         Ok(Self {
             version,
             strength: strength::of_kbpk(version.cipher(), len),
+            weaker: None,
             check_values: None,
             encryption: key(encryption)?,
             authentication: key(Purpose::Mac)?,
@@ -165,9 +175,14 @@ impl Protection {
         self.version
     }
 
-    /// Effective bits of the protection key.
+    /// Effective bits of a protection key of this length.
     pub(super) fn strength(&self) -> u16 {
         self.strength
+    }
+
+    /// Effective bits of the protection key, if it was here and they are fewer, since parts of it are equal.
+    pub(super) fn weaker(&self) -> Option<u16> {
+        self.weaker
     }
 
     /// Check value of the protection key, if it was here.

@@ -1,6 +1,7 @@
-//! Which algorithms and modes belong to which usage (X9.143:2021 table 2).
+//! Which algorithms and modes belong to which usage (X9.143:2021 table 2), and which optional blocks to which key.
 
 use super::attributes::{Algorithm, Mode, Usage};
+use super::optional::BlockId;
 
 const DES: &[Algorithm] = &[Algorithm::Tdes, Algorithm::Des];
 const SYMMETRIC: &[Algorithm] = &[Algorithm::Aes, Algorithm::Tdes, Algorithm::Des];
@@ -10,22 +11,13 @@ const ASYMMETRIC: &[Algorithm] = &[Algorithm::Rsa, Algorithm::EllipticCurve];
 const SIGNING: &[Algorithm] = &[Algorithm::Rsa, Algorithm::EllipticCurve, Algorithm::Dsa];
 
 const DERIVE: &[Mode] = &[Mode::Derive, Mode::Any];
-const VARY: &[Mode] = &[Mode::Variants, Mode::Derive, Mode::Any];
 const CIPHER: &[Mode] = &[Mode::EncryptDecrypt, Mode::Decrypt, Mode::Encrypt, Mode::Any];
 const AGREE: &[Mode] = &[Mode::EncryptDecrypt, Mode::Decrypt, Mode::Encrypt, Mode::Derive, Mode::Any];
 const VALUE: &[Mode] = &[Mode::MacBoth, Mode::Generate, Mode::Verify, Mode::Any];
-const SIGN: &[Mode] = &[Mode::Sign, Mode::Verify, Mode::SignDecrypt, Mode::Any];
+const SIGN: &[Mode] = &[Mode::Sign, Mode::Verify, Mode::Any];
 const NONE: &[Mode] = &[Mode::Any];
-const ASYMMETRIC_ANY: &[Mode] = &[
-    Mode::Sign,
-    Mode::Verify,
-    Mode::SignDecrypt,
-    Mode::EncryptDecrypt,
-    Mode::Decrypt,
-    Mode::Encrypt,
-    Mode::Derive,
-    Mode::Any,
-];
+const ASYMMETRIC_ANY: &[Mode] =
+    &[Mode::Sign, Mode::Verify, Mode::SignDecrypt, Mode::EncryptDecrypt, Mode::Decrypt, Mode::Encrypt, Mode::Any];
 
 /// Whether a key of this usage may be of this algorithm. A private usage may be of any.
 pub(super) fn has_algorithm(usage: Usage, algorithm: Algorithm) -> bool {
@@ -37,6 +29,16 @@ pub(super) fn has_mode(usage: Usage, mode: Mode) -> bool {
     allowed(usage).is_none_or(|(_, modes)| modes.contains(&mode) || is_private(&mode.code()))
 }
 
+/// Whether a key of this usage and algorithm may have this optional block (X9.143:2021 6.3.6.1, 6.3.6.4, 6.3.6.5).
+pub(super) fn has_block(usage: Usage, algorithm: Algorithm, id: BlockId) -> bool {
+    match id {
+        BlockId::HM => matches!(algorithm, Algorithm::Hmac | Algorithm::Other(_)),
+        BlockId::DA => matches!(usage, Usage::DerivationKey | Usage::Other(_)),
+        BlockId::AL => !matches!(algorithm, Algorithm::Aes | Algorithm::Tdes | Algorithm::Des | Algorithm::Hmac),
+        _ => true,
+    }
+}
+
 /// Codes of digits are left to those who exchange blocks (X9.143:2021 6.3).
 pub(super) fn is_private(code: &[u8]) -> bool {
     code.iter().all(u8::is_ascii_digit)
@@ -45,7 +47,7 @@ pub(super) fn is_private(code: &[u8]) -> bool {
 fn allowed(usage: Usage) -> Option<(&'static [Algorithm], &'static [Mode])> {
     Some(match usage {
         Usage::Bdk | Usage::InitialKey => (SYMMETRIC, DERIVE),
-        Usage::BaseVariantKey => (DES, VARY),
+        Usage::BaseVariantKey => (DES, DERIVE),
         Usage::DerivationKey => (DERIVING, DERIVE),
         Usage::Data
         | Usage::DecimalizationTable
@@ -92,6 +94,11 @@ mod tests {
         assert!(has_algorithm(Usage::Bdk, Algorithm::Aes) && has_mode(Usage::Bdk, Mode::Derive));
         assert!(!has_mode(Usage::Bdk, Mode::Encrypt) && !has_mode(Usage::Pin, Mode::MacBoth));
         assert!(!has_algorithm(Usage::Hmac, Algorithm::Aes) && !has_algorithm(Usage::Data, Algorithm::Rsa));
+        assert!(has_mode(Usage::BaseVariantKey, Mode::Derive) && !has_mode(Usage::BaseVariantKey, Mode::Variants));
+        for usage in [Usage::Signature, Usage::CertificateAuthority] {
+            assert!(has_mode(usage, Mode::Sign) && !has_mode(usage, Mode::SignDecrypt));
+        }
+        assert!(has_mode(Usage::AsymmetricOther, Mode::SignDecrypt) && !has_mode(Usage::AsymmetricOther, Mode::Derive));
         assert!(!has_algorithm(Usage::Mac3, Algorithm::Aes), "the retail MAC is of DES");
     }
 

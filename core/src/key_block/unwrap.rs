@@ -1,6 +1,6 @@
 //! Opening a key block: authentic, for the use it was asked for, under a key strong enough, or not at all.
 
-use super::attributes::{Exportability, Mode, Usage};
+use super::attributes::{Algorithm, Exportability, Mode, Usage};
 use super::header::Header;
 use super::material::Material;
 use super::protection::Protection;
@@ -40,6 +40,17 @@ pub enum UnwrapError {
         /// What was asked for.
         wanted: Usage,
     },
+    /// The key is for another cipher.
+    #[error("the key is of algorithm {is}, not {wanted}")]
+    Algorithm {
+        /// What it may be used with.
+        is: Algorithm,
+        /// What was asked for.
+        wanted: Algorithm,
+    },
+    /// There is no whole key in the block.
+    #[error("the key is component {0} of a key")]
+    Component(char),
     /// The key may not be used so.
     #[error("the key has mode of use {is}, not {wanted}")]
     Mode {
@@ -72,11 +83,14 @@ impl KeyBlock {
 }
 
 impl Unwrapped {
-    /// Itself, if the key is for this and may be used so.
-    pub fn for_use(self, usage: Usage, mode: Mode) -> Result<Self, UnwrapError> {
-        match (self.header.usage(), self.header.mode()) {
-            (is, _) if is != usage => Err(UnwrapError::Usage { is, wanted: usage }),
-            (_, is) if !is.allows(mode) => Err(UnwrapError::Mode { is, wanted: mode }),
+    /// Itself, if it is a whole key for this, of this algorithm, and may be used so.
+    pub fn for_use(self, usage: Usage, algorithm: Algorithm, mode: Mode) -> Result<Self, UnwrapError> {
+        let header = &self.header;
+        match (header.usage(), header.algorithm(), header.mode(), header.key_version().component()) {
+            (is, ..) if is != usage => Err(UnwrapError::Usage { is, wanted: usage }),
+            (_, is, ..) if is != algorithm => Err(UnwrapError::Algorithm { is, wanted: algorithm }),
+            (_, _, is, _) if !is.allows(mode) => Err(UnwrapError::Mode { is, wanted: mode }),
+            (.., Some(which)) => Err(UnwrapError::Component(which)),
             _ => Ok(self),
         }
     }

@@ -27,7 +27,7 @@ pub enum Warning {
     #[error("a key of usage {0} has no mode of use {1}")]
     UsageMode(Usage, Mode),
     /// Not as table 5.
-    #[error("the key version is not of two letters or digits, or has a c without a number")]
+    #[error("the key version is not of two letters or digits")]
     KeyVersion,
     /// Not in table 6.
     #[error("the exportability is not known")]
@@ -38,6 +38,18 @@ pub enum Warning {
     /// Should be 0.
     #[error("the reserved character is not 0")]
     Reserved,
+    /// The hash of an HMAC key is part of what it may be used with (table 3).
+    #[error("an HMAC key without an optional block HM that says its hash")]
+    HashUnsaid,
+    /// Letters are the standard's, digits are for private ones.
+    #[error("the optional block {0} is not known")]
+    Optional(BlockId),
+    /// Known, but of other keys.
+    #[error("the optional block {0} does not belong to a key of this usage and algorithm")]
+    OptionalElsewhere(BlockId),
+    /// More than the header's two digits can count.
+    #[error("there are more than 99 optional blocks")]
+    TooManyBlocks,
     /// An id may be there once.
     #[error("the optional block {0} is there more than once")]
     Repeated(BlockId),
@@ -62,6 +74,9 @@ pub enum Warning {
     /// One DES key, whatever the algorithm says.
     #[error("the key is a single DES key, which protects nothing today")]
     SingleDes,
+    /// A triple DES protection key of equal parts is one of fewer parts.
+    #[error("parts of the protection key are equal: it is worth {0} bits, less than its length says")]
+    KbpkParts(u16),
     /// KC says otherwise.
     #[error("the key check value in the optional block KC is not that of the key")]
     KeyCheckValue,

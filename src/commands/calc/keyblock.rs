@@ -106,7 +106,8 @@ impl KeyBlockArgs {
 
     fn parts(&self) -> Result<Parts> {
         let (Some(header), Some(key)) = (&self.header, &self.key) else { bail!("give --header and --key") };
-        let header = Header::parse(header.trim_ascii()).context("--header")?;
+        // Spaces may belong to the last optional block; the end of a line does not.
+        let header = Header::parse(header.trim_matches(['\r', '\n'])).context("--header")?;
         let bytes = secret("--key", key)?;
         let bits = self.bits.unwrap_or(8 * bytes.len());
         let key = Material::of_bits(bits, bytes).context("--key")?;
@@ -123,7 +124,9 @@ fn secret(name: &str, text: &str) -> Result<SecretBytes> {
 }
 
 fn usage(text: &str) -> Result<Usage> {
-    let code = text.as_bytes().try_into().map_err(|_| anyhow!("--usage: {text:?} is not of two characters"))?;
+    let is_code = |code: &[u8; 2]| code.iter().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    let code = text.as_bytes().try_into().ok().filter(is_code);
+    let code = code.ok_or_else(|| anyhow!("--usage: {text:?} is not of two characters, capitals or digits"))?;
     Ok(Usage::from_code(code))
 }
 

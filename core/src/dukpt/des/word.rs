@@ -1,6 +1,6 @@
 //! Words of bits that are computed on side by side: one `u64` anywhere, vectors of them where the processor has them.
 //!
-//! The only `unsafe` of this crate: instructions that a processor must be known to have.
+//! The only `unsafe` for DES: instructions that a processor must be known to have.
 
 use std::ops::{BitAnd, BitOr, BitXor, Not};
 

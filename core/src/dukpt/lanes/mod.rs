@@ -2,7 +2,7 @@
 //! beside the block it is for, and the keys of many records beside each other.
 //!
 //! Architecture invariant: what the instructions of the processor give is what the portable code gives; a path that
-//! fails to is not used. `unsafe` is in `x86` alone.
+//! fails to is not used. What of it is `unsafe` is in `x86` alone.
 
 mod batch;
 mod portable;

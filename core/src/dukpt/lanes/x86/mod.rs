@@ -1,6 +1,6 @@
 //! AES on x86-64: what the processor was seen to have, and the calls into code compiled for it.
 //!
-//! Architecture invariant: the only `unsafe` of this crate is in this folder. A [`Detected`] is proof that the
+//! Architecture invariant: the only `unsafe` for AES is in this folder. A [`Detected`] is proof that the
 //! processor has what its path needs, so whoever holds one may call.
 
 #![allow(unsafe_code, reason = "code for optional instructions may be called only where the processor has them")]

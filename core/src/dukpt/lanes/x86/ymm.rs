@@ -1,4 +1,4 @@
-//! Sixteen keys side by side, with VAES on AVX2.
+//! Eight keys side by side, with VAES on AVX2.
 
 use std::arch::x86_64::{
     __m256i, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_broadcastsi128_si256, _mm256_castps_si256,
