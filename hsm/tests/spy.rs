@@ -92,7 +92,7 @@ fn every_call_the_spy_saw_is_in_a_tally_and_the_other_way_round() {
     let mut requests = 0;
     for round in 0u8..20 {
         for (number, spec) in specs.iter().enumerate() {
-            let device = Device::new(spec, round % 3);
+            let device = Device::new(spec, u16::from(round % 3));
             let mut frame = device.seal(u32::from(round) * 5 + 1);
             let damaged = (usize::from(round) + number) % 7 == 0;
             if damaged {

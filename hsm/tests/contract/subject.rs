@@ -26,7 +26,7 @@ impl Subject {
         self.factory.session().unwrap()
     }
 
-    pub(crate) fn device(&self, serial: u8) -> Device {
+    pub(crate) fn device(&self, serial: u16) -> Device {
         Device::new(&self.spec, serial)
     }
 
