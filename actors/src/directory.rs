@@ -37,8 +37,6 @@ pub struct Directory {
     links: HashMap<ModuleId, Linked>,
     devices: HashMap<DeviceId, device::State>,
     blocked: HashSet<ModuleId>,
-    /// Whether it was told of the registry since it began.
-    told: bool,
     refusals: Refusals,
 }
 
@@ -116,15 +114,12 @@ struct Registered {
     blocked: Vec<ModuleId>,
 }
 
-/// Was the directory told of the registry? One that has begun anew was not.
-struct WasTold;
-
 impl Directory {
     /// An empty directory: links register themselves again.
     pub fn new(staff: Staff) -> Self {
         let (modules, links, devices) = (HashMap::new(), HashMap::new(), HashMap::new());
         let (blocked, refusals) = (HashSet::new(), Refusals::default());
-        Self { staff, modules, links, devices, blocked, told: false, refusals }
+        Self { staff, modules, links, devices, blocked, refusals }
     }
 
     fn module(&mut self, caller: Caller) -> Gate<CommModule> {
@@ -227,7 +222,6 @@ impl Answer<Registered> for Directory {
             }
         }
         self.blocked = asked.blocked.into_iter().collect();
-        self.told = true;
         self.count();
         for (device, merchant, state) in asked.devices {
             let before = self.devices.insert(device.clone(), state);
@@ -236,15 +230,6 @@ impl Answer<Registered> for Directory {
             }
         }
         std::future::ready(Ok(()))
-    }
-}
-
-impl Answer<WasTold> for Directory {
-    type Reply = bool;
-    type Error = GateError;
-
-    fn answer(&mut self, _: WasTold) -> impl Future<Output = Result<bool, GateError>> + Send + 'static {
-        std::future::ready(Ok(self.told))
     }
 }
 
@@ -291,11 +276,14 @@ pub(crate) async fn identify(store: &Store, certificate_sha256: &[u8; 32]) -> Re
 pub(crate) async fn watch_registry(directory: Gate<Directory>, store: Store, every: Duration) {
     // Which count of changes the directory has heard of, and when.
     let mut told: Option<(i64, Instant)> = None;
+    let mut successors = directory.successors();
     loop {
         let looked = store.look_at_registry().await;
-        let heard = matches!(directory.ask(WasTold).await, Ok(true));
+        if successors.came() {
+            told = None;
+        }
         let news = looked.map(|count| match told {
-            Some((known, at)) if heard && known == count && at.elapsed() < READ_ALL => None,
+            Some((known, at)) if known == count && at.elapsed() < READ_ALL => None,
             _ => Some(count),
         });
         let read = match news {

@@ -84,6 +84,9 @@ pub(crate) enum Seat<A: Agent> {
     Closed,
 }
 
+/// Tells of new agents behind a gate.
+pub(crate) struct Successors<A: Agent>(watch::Receiver<Seat<A>>);
+
 /// The right to be inside.
 struct Pass {
     _all: OwnedSemaphorePermit,
@@ -121,6 +124,13 @@ impl<A: Agent> Gate<A> {
         let all = Arc::new(Semaphore::new(limits.inside.saturating_add(limits.waiting).min(Semaphore::MAX_PERMITS)));
         let inside = Arc::new(Semaphore::new(limits.inside.min(Semaphore::MAX_PERMITS)));
         Self { limits, all, inside, seat }
+    }
+
+    /// Tells from now on whether the agent was replaced: a new one knows nothing of what the one before was told.
+    pub(crate) fn successors(&self) -> Successors<A> {
+        let mut seat = self.seat.clone();
+        seat.mark_unchanged();
+        Successors(seat)
     }
 
     /// Asks the agent, and waits for its answer. The work goes on if whoever asks goes.
@@ -222,6 +232,15 @@ impl<A: Agent> Gate<A> {
         if let Seat::Taken(address) = &*self.seat.borrow() {
             address.do_send(PanicNext);
         }
+    }
+}
+
+impl<A: Agent> Successors<A> {
+    /// Whether one came since this was last asked.
+    pub(crate) fn came(&mut self) -> bool {
+        let came = self.0.has_changed().unwrap_or(false);
+        self.0.mark_unchanged();
+        came
     }
 }
 

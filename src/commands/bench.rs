@@ -1,5 +1,6 @@
 //! `warifu bench`: what a durable token costs on this machine, beside what its parts cost alone in the same run.
 
+mod alone;
 mod links;
 mod load;
 mod report;
@@ -193,6 +194,7 @@ impl Bench {
                 cards: self.cards,
                 postgres: self.postgres.is_some(),
                 stored: self.stored,
+                hsm: (self.hsm == Keys::Softhsm).then(|| folder.config()),
             };
             let (links, path) = (self.links.map(size), folder.path().to_owned());
             let measuring = tokio::task::spawn_blocking(move || {
@@ -221,6 +223,8 @@ struct Plan {
     cards: u32,
     postgres: bool,
     stored: Option<u64>,
+    /// Where there is an HSM: the configuration that names it.
+    hsm: Option<PathBuf>,
 }
 
 impl Plan {
@@ -238,6 +242,9 @@ impl Plan {
             let alone = probe::single_rows(&beside, 1, self.cards / 8).await.stored("write single rows")?;
             report.note(Row::Rows { writers }, per(raw, cards));
             report.note(Row::Commit, per(alone, cards / 8));
+            if let Some(config) = &self.hsm {
+                report.note(Row::Hsm, alone::a_frame(config)?);
+            }
             report.note(Row::Alone, load.tokenize(1, few, Cards::Known).await?);
             report.note(Row::Known, load.tokenize(CALLERS, cards, Cards::Known).await?);
             report.note(Row::New, load.tokenize(CALLERS, cards, Cards::New).await?);

@@ -18,6 +18,8 @@ pub(super) enum Row {
     },
     /// The database alone: one row and one commit after the other.
     Commit,
+    /// The HSM alone: a frame opened, with as many sessions as are fastest.
+    Hsm,
     /// One caller, one card after the other.
     Alone,
     /// Many callers with a card that has a token.
@@ -79,7 +81,8 @@ impl Report {
             of.map(|of| (self.what(of), self.ratio(of, row), target))
         };
         let against = match row {
-            Row::Rows { .. } | Row::Commit => None,
+            Row::Rows { .. } | Row::Commit | Row::Hsm => None,
+            Row::Known if self.times.contains_key(&Row::Hsm) => rate(Some(Row::Hsm), Target::AtLeast(0.75)),
             Row::Alone => Some((self.what(Row::Commit), self.ratio(row, Row::Commit), Target::AtMost(3.0))),
             Row::Known if self.postgres => rate(rows, Target::AtLeast(0.8)),
             Row::Known => rate(rows, Target::AtLeast(2.0)),
@@ -96,6 +99,7 @@ impl Report {
             Row::Rows { writers: 1 } => "the database alone: single rows".to_owned(),
             Row::Rows { writers } => format!("the database alone: single rows on {writers} connections"),
             Row::Commit => "the database alone: one row, one commit".to_owned(),
+            Row::Hsm => "the HSM alone: frames opened".to_owned(),
             Row::Alone => "one caller".to_owned(),
             Row::Known => "64 callers, a known card".to_owned(),
             Row::New => "64 callers, each card new".to_owned(),

@@ -51,6 +51,9 @@ fn the_link_of_a_module_that_is_blocked_is_closed() {
         scene.registry().block_module(&caller(1).module, 2).await.unwrap();
         assert_eq!(link.next().await, None);
         scene.caused(Kind::ModuleUnlinked, "the module was blocked").await;
+        // One that was identified before, and says only now that it wants a link.
+        let mut late = scene.house.link(&caller(1), String::new()).await.unwrap();
+        assert_eq!(late.next().await, None);
     });
 }
 

@@ -10,6 +10,7 @@ use super::support::{CARD, Fault, Keypad, Scene, Stage, caller, certificate, eve
 use crate::house::Actor;
 use crate::key_deriver::{KeyDeriver, Visit, VisitError};
 use crate::record::{Kind, Record};
+use crate::store::LogId;
 
 /// Longest time an actor may be away.
 const BACK: Duration = Duration::from_millis(100);
@@ -31,10 +32,16 @@ fn one_panic_one_request(actor: Actor) {
         // Without a window the auditor is asked each time.
         stage.settings.audit_window = Duration::ZERO;
     }
+    let own = LogId::parse(&stage.settings.instance).unwrap();
     play_on(&stage, |scene, acquirer, keypad| async move {
         assert!(matches!(sale(&scene, &keypad, 1).await, Ok(State::Authorized(_))), "before");
         let mut away = Vec::new();
         for round in 1..=3 {
+            // The panic is for the sale, not for whoever still finds out what came of the one before.
+            eventually("the settlement", async || {
+                scene.store.open_payments(&own).await.unwrap().is_empty().then_some(())
+            })
+            .await;
             scene.house.panic_next(actor, &caller(1)).await;
             let hurt = sale(&scene, &keypad, round * 2).await;
             assert!(is_hurt(&hurt), "{actor:?}: {hurt:?}");
