@@ -16,18 +16,27 @@ use served::{Titled, served};
 const NOT_YET: &str = "
 ## What is slower than it could be
 
-- **AES, tree kept.** Finding a device's nodes in the cache (two hash look-ups, a walk of its way) takes longer than the
-  two steps it leaves. One look-up, and one call that derives the child, the working key and the clear text together,
-  would come near the floor.
-- **AES, many records.** One by one has become so fast that a batch gains three to four times, not more: what is left is
-  planning the lanes and making room for the keys. The server does not use the batches yet; a frame's own two keys are
-  derived one after the other.
-- **The server, with one caller and with 64.** The aims beside the database alone (three times a commit; on SQLite twice
-  its single rows, on PostgreSQL 0.8 of those on eight connections) are missed, and so are those on SoftHSM. A request
-  changes threads some fifty times: each statement on SQLite is handed to a thread and back, each actor to its mailbox
-  and back. On a virtual machine such a change costs more than the work in between. Fewer statements (one call for all
-  reads of a batch, one for all writes) and fewer tasks helped; answering look-ups from memory would help more, and
-  needs a registry that tells of its changes.
+- **AES, tree kept** (aim: 75 % of the floor). Finding the node is one look-up by now, and its child is derived where it
+  stays. What is left is more instructions than the floor has, not more waiting: with the other processor busy it falls
+  behind further. One call for child, working key and clear text together would come nearer; AES-192 would also need a
+  schedule of its own.
+- **AES, many records** (aim: four times one by one with VAES, twice with AES-NI). One by one has become so fast that a
+  batch gains less: a quarter of its time is planning the lanes and making room for the keys. For AES-256 the kernels
+  alone would just reach the aim.
+- **The server does not use the batches.** A frame opened with keys at hand takes under a microsecond of the hundred or
+  more that a card takes on its whole way, and keys in an HSM cannot be derived side by side. The batches are for whoever
+  recomputes many records: `warifu_core` has them in its interface.
+- **1,000 cards a call** (aim: three times as fast as 64 callers, who have become faster too). The next part of an upload
+  is opened while the one before becomes durable. What is left is mostly work for each card: its record, its rows as JSON
+  (SQLite) or as arrays (PostgreSQL).
+- **Idle links** (aims: 20 KiB, 1,000 a second). Each has buffers of TLS, HTTP/2 and gRPC for both directions; which of
+  them can be made smaller is not known yet. Opening is bound by handshakes, of which this machine computes both sides.
+- **SoftHSM, 64 callers** (aim: three quarters of what the HSM does alone). It computes on the same two processors as the
+  server and the load, which need theirs meanwhile.
+- **Ten million stored tokens** (aim: at most 1.3 times the cost). `warifu bench --stored` measures it, and takes ten
+  minutes for it; where no rows tell of it above, it was left out of the run.
+- **Instructions are not counted.** Valgrind as distributed does not know every instruction these ciphers use, and counting
+  by letting a process go on one instruction at a time takes minutes.
 ";
 
 fn main() -> Result<(), Box<dyn Error>> {
