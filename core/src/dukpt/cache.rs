@@ -22,7 +22,7 @@ use crate::ksn::Ksn;
 /// Most nodes kept of one device: the root and one for each one-bit a legal AES counter may have.
 const MAX_DEPTH: usize = 17;
 
-/// A bounded cache of tree nodes `N`. Devices are told apart by [`Ksn::device_number`].
+/// A bounded cache of tree nodes `N`. Devices are told apart by their KSN without its counter.
 ///
 /// The hash is a fast one: seeded, but no match for whoever may choose the devices and watch the time. Nobody may, since
 /// a frame gets here only when its device is registered, and registering is for operators.
