@@ -185,8 +185,10 @@ async fn output(
     let collect = async {
         let connection = Connection::parse(connection)?;
         let mut device = module.attach(connection, source.format).await?;
+        // Before it is said that a card can be shown: one shown at that very moment must count.
+        device.discard_waiting();
         eprintln!("waiting for a card on {}", device.name());
-        Ok(device.collect(patience).await?)
+        Ok(device.collect_waiting(patience).await?)
     };
     Ok(collect.await)
 }

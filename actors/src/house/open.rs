@@ -34,8 +34,8 @@ const EACH_DERIVER: usize = 64;
 const BESIDES: usize = 64;
 /// How many modules it takes to fill the house: each may have as many requests in flight as its share.
 const SHARE: usize = 4;
-/// Callers identified at a time, and waiting for it.
-const IDENTIFIED: usize = 256;
+/// Links that open and close at a time, and callers that are not let in; and as many that wait.
+const LINKS: usize = 256;
 /// How long the records of the start may take.
 const FIRST_RECORDS: Duration = Duration::from_secs(10);
 /// How long beyond all time limits a request may take to reach the acquirer.
@@ -277,8 +277,8 @@ impl Office {
             cashier: cashier.clone(),
         };
         let limits = Limits {
-            inside: self.settings.admission.saturating_add(IDENTIFIED),
-            waiting: IDENTIFIED,
+            inside: self.settings.admission.saturating_add(LINKS),
+            waiting: LINKS,
             timeout: Some(self.settings.request_timeout),
             ..self.inside()
         };

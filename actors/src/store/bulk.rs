@@ -345,10 +345,6 @@ pub(super) mod seen {
         SEEN.with_borrow_mut(|seen| seen.insert(sql.to_owned()));
     }
 
-    pub(in crate::store) fn all() -> BTreeSet<String> {
-        SEEN.with_borrow(Clone::clone)
-    }
-
     pub(in crate::store) fn take() -> BTreeSet<String> {
         SEEN.take()
     }

@@ -15,7 +15,9 @@ use warifu_core::token::{LastFour, Token};
 use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan, WrappedVaultKey};
 
 use super::job::{Candidate, Intent, NewPayment, Origin, PaymentId, Take, Taken};
-use super::{CardCheck, DeviceRecord, Job, LogId, MerchantRecord, Outcome, Store, StoreError, WriterSettings, bulk};
+use super::{
+    CardCheck, DeviceRecord, Job, LogId, MerchantRecord, Outcome, Store, StoreError, Writer, WriterSettings, bulk,
+};
 use crate::record::{Kind, Record};
 
 async fn sqlite() -> (TempDir, Store) {
@@ -71,12 +73,7 @@ async fn a_full_disk_is_told_and_writing_goes_on_when_there_is_room() {
 #[tokio::test]
 async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
     let (_dir, store) = sqlite().await;
-    let writer = store.start_writer(LogId::parse("one").unwrap(), WriterSettings::default()).await.unwrap();
-    let registry = store.registry(LogId::parse("cli").unwrap());
-    let shop = MerchantId::parse("shop").unwrap();
-    let pad = DeviceId::parse("pad").unwrap();
-    registry.register_merchant(&merchant(&shop)).await.unwrap();
-    registry.register_device(&device(&pad, &shop)).await.unwrap();
+    let (writer, shop, pad) = writer_and_shop(&store).await;
     let id = PaymentId(Uuid::now_v7());
     let taking = Job { intent: Intent::Take(Box::new(paying(&shop, &pad, id))), records: Vec::new() };
     let taken = writer.submit(taking.clone()).await.unwrap();
@@ -91,7 +88,7 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
     let moved = writer.submit(Job { intent: moving, records: Vec::new() }).await.unwrap();
     assert!(matches!(moved, Ok(Outcome::Moved(_))), "{moved:?}");
     writer.submit(note()).await.unwrap().unwrap();
-    let seen = bulk::seen::all();
+    let seen = bulk::seen::take();
     assert_eq!(seen.len(), 13, "{seen:#?}");
     for sql in seen {
         let explained = format!("EXPLAIN QUERY PLAN {sql}");
@@ -106,12 +103,7 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
 #[tokio::test]
 async fn what_was_written_here_is_not_read_before_the_next_batch() {
     let (_dir, store) = sqlite().await;
-    let writer = store.start_writer(LogId::parse("one").unwrap(), WriterSettings::default()).await.unwrap();
-    let registry = store.registry(LogId::parse("cli").unwrap());
-    let shop = MerchantId::parse("shop").unwrap();
-    let pad = DeviceId::parse("pad").unwrap();
-    registry.register_merchant(&merchant(&shop)).await.unwrap();
-    registry.register_device(&device(&pad, &shop)).await.unwrap();
+    let (writer, shop, pad) = writer_and_shop(&store).await;
     let mut selects = Vec::new();
     for counter in 1..=3 {
         let take = Take {
@@ -126,6 +118,17 @@ async fn what_was_written_here_is_not_read_before_the_next_batch() {
     }
     assert!(selects[0] > 0, "the device was not known before");
     assert_eq!(selects[1..], [0, 0]);
+}
+
+/// A writer, and a merchant with a device.
+async fn writer_and_shop(store: &Store) -> (Writer, MerchantId, DeviceId) {
+    let writer = store.start_writer(LogId::parse("one").unwrap(), WriterSettings::default()).await.unwrap();
+    let registry = store.registry(LogId::parse("cli").unwrap());
+    let shop = MerchantId::parse("shop").unwrap();
+    let pad = DeviceId::parse("pad").unwrap();
+    registry.register_merchant(&merchant(&shop)).await.unwrap();
+    registry.register_device(&device(&pad, &shop)).await.unwrap();
+    (writer, shop, pad)
 }
 
 fn merchant(id: &MerchantId) -> MerchantRecord {
