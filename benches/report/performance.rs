@@ -23,9 +23,9 @@ const NOT_YET: &str = "
 - **AES, many records** (aim: four times one by one with VAES, twice with AES-NI). One by one has become so fast that a
   batch gains less: a quarter of its time is planning the lanes and making room for the keys. For AES-256 the kernels
   alone would just reach the aim.
-- **The server does not use the batches.** A frame opened with keys at hand takes under a microsecond of the hundred or
-  more that a card takes on its whole way, and keys in an HSM cannot be derived side by side. The batches are for whoever
-  recomputes many records: `warifu_core` has them in its interface.
+- **The server does not use the batches** (`docs/decisions/0011-batches.md`). A frame opened with keys at hand takes under
+  a microsecond of the hundred or more that a card takes on its whole way, and keys in an HSM cannot be derived side by
+  side. The batches are for whoever recomputes many records: `warifu_core` has them in its interface.
 - **1,000 cards a call** (aim: three times as fast as 64 callers, who have become faster too). The next part of an upload
   is opened while the one before becomes durable. What is left is mostly work for each card: its record, its rows as JSON
   (SQLite) or as arrays (PostgreSQL).
@@ -35,8 +35,6 @@ const NOT_YET: &str = "
   server and the load, which need theirs meanwhile.
 - **Ten million stored tokens** (aim: at most 1.3 times the cost). `warifu bench --stored` measures it, and takes ten
   minutes for it; where no rows tell of it above, it was left out of the run.
-- **Instructions are not counted.** Valgrind as distributed does not know every instruction these ciphers use, and counting
-  by letting a process go on one instruction at a time takes minutes.
 ";
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -88,7 +86,8 @@ fn document(groups: &BTreeMap<String, Vec<Figure>>, served: &[Titled]) -> Result
          - SoftHSM is a test tool in the server's own process. A real HSM is reached over a network and has its own limits; what\n  \
            carries over is the number of calls for each frame, which `cargo bench --bench hsm` prints.\n\
          - The whole way is measured with the load's callers on the same machine as the server, so both share its processors.\n\
-         - Figures of different machines, or of one machine under other load, cannot be compared.\n",
+         - Figures of different machines, or of one machine under other load, cannot be compared. What can be is the number\n  \
+           of instructions: `./check` counts those of the ciphers and holds them to budgets (`core/benches/instructions`).\n",
     );
     Ok(text)
 }
