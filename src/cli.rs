@@ -27,7 +27,8 @@ First steps:
 
 Exit codes:
    0 done          1 found or refused something   2 usage or configuration   3 HSM
-   4 data store    5 address in use               6 stopped with work left  70 a defect
+   4 data store    5 address in use               6 stopped with work left   7 PKCS#11 module
+  70 a defect
 
 Settings: defaults < the file < WARIFU__SECTION__KEY in the environment < flags."
 )]
@@ -150,6 +151,7 @@ mod tests {
             "warifu audit verify log.jsonl --json",
             "warifu hsm doctor --json",
             "warifu hsm doctor --module m.so --token-label t --pin-file pin",
+            "warifu hsm doctor --module m.so --module-arguments flags=none --token-label t --pin-file pin",
             "warifu pki init --dir pki",
             "warifu pki issue till-1 --dir pki",
             "warifu calc counter --scheme aes --counter 1",

@@ -180,6 +180,8 @@ enum StoreAddress {
 pub struct HsmSettings {
     /// PKCS#11 module.
     pub module: PathBuf,
+    /// Text the module wants when it is initialized.
+    pub module_arguments: Option<String>,
     /// Label of the token.
     pub token_label: String,
     /// File with the user PIN.
@@ -274,6 +276,7 @@ impl Config {
             store: read.store()?,
             hsm: HsmSettings {
                 module: read.path("hsm.module")?,
+                module_arguments: layers.text("hsm.module_arguments").map(str::to_owned),
                 token_label: read.text("hsm.token_label")?.to_owned(),
                 pin_file: read.path("hsm.pin_file")?,
                 derivers: read.count("hsm.derivers", 1..=64)?,

@@ -18,6 +18,8 @@ pub enum Exit {
     Listen,
     /// 6: the server stopped with work still running when its drain time was over.
     Drain,
+    /// 7: the PKCS#11 module is not there, or cannot be loaded and initialized.
+    Module,
     /// 70: a defect, or something nobody foresaw.
     Internal,
 }
@@ -32,6 +34,7 @@ impl Exit {
             Self::Store => 4,
             Self::Listen => 5,
             Self::Drain => 6,
+            Self::Module => 7,
             Self::Internal => 70,
         }
     }

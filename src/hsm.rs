@@ -14,16 +14,26 @@ use crate::config::{Config, HsmSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::private;
 
-/// Opens the HSM's slot; where that fails, `made` tells the calls made until then.
+/// Opens the HSM's slot; where that fails, `made` tells the calls made until then. Nothing is asked of it yet: what a
+/// server lives on is tried when it starts, and a command sees from its answer whether it got one.
 pub(crate) fn open_slot_counted(settings: &HsmSettings, made: &mut CallTally) -> Result<Slot, Failure> {
     let config = SlotConfig {
         module: settings.module.clone(),
+        module_arguments: settings.module_arguments.clone(),
         token_label: settings.token_label.clone(),
         pin: read_pin(&settings.pin_file)?,
         cache_nodes: settings.cache_nodes,
         accept_non_p2pe: settings.accept_non_p2pe,
     };
-    Slot::open_counted(config, made).or_exit(Exit::Hsm, "open the HSM")
+    open(config, made)
+}
+
+/// Opens a slot that is described elsewhere than in the configuration.
+pub(crate) fn open(config: SlotConfig, made: &mut CallTally) -> Result<Slot, Failure> {
+    let opened = Slot::open_untried(config, made);
+    // A module that is not there is the installer's to mend, a slot the key custodians'.
+    let exit = if matches!(opened, Err(HsmError::Module { .. })) { Exit::Module } else { Exit::Hsm };
+    opened.or_exit(exit, "open the HSM")
 }
 
 /// Reads a PIN out of a file that is private, without the line end editors add.

@@ -176,6 +176,7 @@ fn stock(dir: &Path) {
     unsafe { std::env::set_var("SOFTHSM2_CONF", dir.join("softhsm2.conf")) };
     let slot = Slot::open(SlotConfig {
         module: config["hsm"]["module"].as_str().unwrap().into(),
+        module_arguments: None,
         token_label: config["hsm"]["token_label"].as_str().unwrap().to_owned(),
         pin: Pin::copied(std::fs::read_to_string(dir.join("hsm-pin")).unwrap().trim()),
         cache_nodes: 0,

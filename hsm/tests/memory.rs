@@ -59,7 +59,14 @@ fn run_both() {
 fn open_slot() -> Slot {
     let module = pkcs11::find_softhsm().unwrap_or_else(|| panic!("{SOFTHSM_MISSING}"));
     let pin = Pin::copied(PIN);
-    let config = SlotConfig { module, token_label: LABEL.to_owned(), pin, cache_nodes: 100, accept_non_p2pe: false };
+    let config = SlotConfig {
+        module,
+        module_arguments: None,
+        token_label: LABEL.to_owned(),
+        pin,
+        cache_nodes: 100,
+        accept_non_p2pe: false,
+    };
     Slot::open(config).unwrap()
 }
 
@@ -85,7 +92,7 @@ fn inverted(needle: &[u8]) -> String {
 
 fn prepare(directory: &Path) {
     let module = pkcs11::find_softhsm().unwrap_or_else(|| panic!("{SOFTHSM_MISSING}"));
-    provision::init_token(&module, LABEL, &Pin::copied(SO_PIN), &Pin::copied(PIN)).unwrap();
+    provision::init_token(&module, None, LABEL, &Pin::copied(SO_PIN), &Pin::copied(PIN)).unwrap();
     let slot = open_slot();
     provision::create_service_keys(&slot).unwrap();
     let (mut needles, mut frames) = (vec![inverted(PAN.as_bytes()), inverted(BODY)], Vec::new());

@@ -1,15 +1,14 @@
 //! `warifu hsm`: what the HSM is and can do.
 
+mod described;
+
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
 use warifu_actors::record::{Kind, Record};
-use warifu_core::ksn::Scheme;
-use warifu_hsm::CallTally;
-use warifu_hsm::doctor::{self, Finding, Pace, Report, Standing};
+use warifu_hsm::doctor::{self, Pace, Report, Shortfall};
 use warifu_hsm::pkcs11::{Slot, SlotConfig};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode};
 
 use super::output::{remark, say};
 use super::registry::{Desk, Stored as _, now_ms, on_runtime};
@@ -17,9 +16,8 @@ use super::softhsm_env;
 use crate::app::harden;
 use crate::cli::ConfigFile;
 use crate::exit::{Attempt as _, Exit, Failure};
-use crate::hsm::{close_slot, open_slot_counted, read_pin};
+use crate::hsm::{close_slot, open, open_slot_counted, read_pin};
 use crate::process::{self, Privacy};
-use crate::rpc::scheme_name;
 
 /// Examine the HSM.
 #[derive(Args)]
@@ -27,7 +25,12 @@ use crate::rpc::scheme_name;
 Examples:
   warifu hsm doctor --config warifu.toml
   warifu hsm doctor --config warifu.toml --bench
-  warifu hsm doctor --module /usr/lib/softhsm/libsofthsm2.so --token-label warifu --pin-file pin --json")]
+  warifu hsm doctor --module /usr/lib/softhsm/libsofthsm2.so --token-label warifu --pin-file pin --json
+  warifu hsm doctor --module /usr/lib/x86_64-linux-gnu/libsoftokn3.so --token-label 'NSS Generic Crypto Services' \\
+    --pin-file pin --module-arguments \"configdir='' flags=noCertDB,noModDB,forceOpen\"
+
+Exit codes: 0 if every configured key can be used in its mode (without a configuration: if any mode runs), 3 if not, 7 if
+the module cannot be loaded.")]
 pub(crate) struct HsmCommand {
     #[command(subcommand)]
     command: What,
@@ -35,7 +38,7 @@ pub(crate) struct HsmCommand {
 
 #[derive(Subcommand)]
 enum What {
-    /// Try every mechanism and decryption mode with public test keys; exit code 3 if the server cannot run on it.
+    /// Try every mechanism, decryption mode and restriction with public test keys.
     Doctor(Doctor),
 }
 
@@ -44,6 +47,9 @@ struct Doctor {
     /// PKCS#11 module, instead of the configuration's.
     #[arg(long, value_name = "PATH", requires_all = ["token_label", "pin_file"])]
     module: Option<PathBuf>,
+    /// Text that module wants when it is initialized, if any.
+    #[arg(long, value_name = "TEXT", requires = "module")]
+    module_arguments: Option<String>,
     /// Label of the token.
     #[arg(long, value_name = "LABEL", requires = "module")]
     token_label: Option<String>,
@@ -58,9 +64,11 @@ struct Doctor {
     json: bool,
 }
 
-/// What was found, and the calls it took.
+/// What was found.
 struct Examined {
     report: Report,
+    /// The keys of the configuration; none were given with a module of its own.
+    bdks: Vec<BdkSpec>,
     pace: Option<Pace>,
     audit_key: Option<String>,
 }
@@ -79,9 +87,11 @@ impl Doctor {
             (Some(module), Some(token_label), Some(pin_file)) => {
                 process::harden(Privacy::Sealed).or_exit(Exit::Internal, "close this process's memory to others")?;
                 let pin = read_pin(&pin_file)?;
-                let config = SlotConfig { module, token_label, pin, cache_nodes: 0, accept_non_p2pe: true };
-                let slot = Slot::open(config).or_exit(Exit::Hsm, "open the HSM")?;
-                let (examined, _) = examine(slot, bench);
+                let module_arguments = self.module_arguments;
+                let config =
+                    SlotConfig { module, module_arguments, token_label, pin, cache_nodes: 0, accept_non_p2pe: true };
+                let slot = open(config, &mut CallTally::default())?;
+                let (examined, _) = examine(slot, Vec::new(), bench);
                 examined?
             }
             _ => {
@@ -90,7 +100,7 @@ impl Doctor {
                 harden(&config.server)?;
                 let mut made = CallTally::default();
                 let (examined, calls) = match open_slot_counted(&config.hsm, &mut made) {
-                    Ok(slot) => examine(slot, bench),
+                    Ok(slot) => examine(slot, config.bdks.clone(), bench),
                     Err(failure) => (Err(failure), made),
                 };
                 // A data store that is away must not keep the doctor away.
@@ -104,22 +114,23 @@ impl Doctor {
             true => say(examined.described()),
             false => {
                 say(&examined.report);
+                for bdk in &examined.bdks {
+                    let found = examined.report.shortfall(bdk);
+                    let found = found.map_or_else(|| "works".to_owned(), |shortfall| format!("FAILS: {shortfall}"));
+                    say(format_args!("configured  {} in {} mode: {found}", bdk.id, bdk.mode.name()));
+                }
                 say(format_args!("audit key   {}", examined.audit_key.as_deref().unwrap_or("none yet")));
                 if let Some(pace) = &examined.pace {
                     say(format_args!("\n{pace}"));
                 }
             }
         }
-        if examined.report.is_usable() {
-            Ok(())
-        } else {
-            Err(Failure::new(Exit::Hsm, "the server cannot run on this HSM: see what fails above"))
-        }
+        examined.verdict()
     }
 }
 
-/// Examines a slot, measures it if that is wanted and it can be used, and counts the calls it took.
-fn examine(slot: Slot, bench: bool) -> (Result<Examined, Failure>, CallTally) {
+/// Examines a slot for these keys, measures it if that is wanted and it can be used, and counts the calls it took.
+fn examine(slot: Slot, bdks: Vec<BdkSpec>, bench: bool) -> (Result<Examined, Failure>, CallTally) {
     let report = doctor::examine(&slot).or_exit(Exit::Hsm, "examine the HSM");
     let mut calls = CallTally::default();
     let audit_key = slot.session(&[]).ok().and_then(|mut session| {
@@ -128,11 +139,12 @@ fn examine(slot: Slot, bench: bool) -> (Result<Examined, Failure>, CallTally) {
         key.map(hex::encode)
     });
     let examined = report.and_then(|report| {
-        let pace = match bench && report.is_usable() {
+        // What is measured is a frame of hardware mode.
+        let pace = match bench && report.is_usable() && report.runs(DecryptionMode::Hardware) {
             true => Some(measure(&slot)?),
             false => None,
         };
-        Ok(Examined { report, pace, audit_key })
+        Ok(Examined { report, bdks, pace, audit_key })
     });
     calls.add(&slot.take_calls());
     calls.add(&close_slot(slot));
@@ -151,78 +163,23 @@ async fn note(desk: &Desk, calls: &CallTally) -> Result<(), Failure> {
 }
 
 impl Examined {
-    fn described(&self) -> Value {
-        let mut described = described(&self.report, self.audit_key.as_deref());
-        if let Some(pace) = &self.pace {
-            described["pace"] = paced(pace);
+    /// Why the server cannot run on it; empty if it can.
+    fn shortfalls(&self) -> Vec<String> {
+        let shortfalls = self.report.shortfalls(&self.bdks);
+        if shortfalls.is_empty() && !self.report.is_usable() {
+            return vec!["the slot can run no mode at all".to_owned()];
         }
-        described
+        shortfalls.iter().map(Shortfall::to_string).collect()
     }
-}
 
-fn paced(pace: &Pace) -> Value {
-    let micros = |time: Duration| time.as_secs_f64() * 1e6;
-    let timings = pace.timings.iter();
-    let timings = timings.map(|timing| {
-        json!({ "operation": timing.operation, "median_us": micros(timing.median), "p99_us": micros(timing.p99) })
-    });
-    let sessions = pace.sessions.iter();
-    let sessions = sessions.map(|(sessions, rate)| json!({ "sessions": sessions, "frames_per_second": rate }));
-    json!({
-        "operations": timings.collect::<Vec<_>>(),
-        "sessions": sessions.collect::<Vec<_>>(),
-        "proposed_derivers": pace.proposed_derivers(),
-    })
-}
-
-fn described(report: &Report, audit_key: Option<&str>) -> Value {
-    let said = |finding: &Finding| match finding {
-        Finding::Works => Value::Null,
-        Finding::Fails(what) => Value::from(what.as_str()),
-    };
-    let works = |finding: &Finding| *finding == Finding::Works;
-    let mechanisms: Vec<Value> = report
-        .mechanisms
-        .iter()
-        .map(|one| {
-            json!({ "name": one.name, "needed_for": one.needed_for, "works": works(&one.finding), "failure": said(&one.finding) })
-        })
-        .collect();
-    let modes: Vec<Value> = report
-        .modes
-        .iter()
-        .map(|one| {
-            json!({
-                "mode": one.mode.name(),
-                "scheme": scheme_name(one.scheme),
-                "bits": if one.scheme == Scheme::Tdes { 128 } else { one.len.bits() },
-                "works": works(&one.finding),
-                "failure": said(&one.finding),
-            })
-        })
-        .collect();
-    json!({
-        "usable": report.is_usable(),
-        "fit_for_production": report.standing == Standing::HardwareSlot,
-        "standing": report.standing.to_string(),
-        "extraction": report.extraction.to_string(),
-        "module": {
-            "path": report.module.path,
-            "description": report.module.description,
-            "manufacturer": report.module.manufacturer,
-            "version": report.module.version,
-            "pkcs11": report.module.pkcs11,
-        },
-        "slot": {
-            "id": report.slot.id,
-            "description": report.slot.description,
-            "token_label": report.slot.token_label,
-            "model": report.slot.model,
-            "manufacturer": report.slot.manufacturer,
-            "serial": report.slot.serial,
-        },
-        "mechanisms": mechanisms,
-        "modes": modes,
-        "audit_public_key": audit_key,
-    })
+    fn verdict(&self) -> Result<(), Failure> {
+        let shortfalls = self.shortfalls();
+        match shortfalls.is_empty() {
+            true => Ok(()),
+            false => {
+                let all = shortfalls.join("; ");
+                Err(Failure::new(Exit::Hsm, format_args!("the server cannot run on this HSM: {all}")))
+            }
+        }
+    }
 }

@@ -42,7 +42,7 @@ const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, help
 use Kind::{Flag, Number, Text};
 
 /// Every setting outside `[[bdk]]`, in the order `config show` prints them.
-pub static KEYS: [Key; 37] = [
+pub static KEYS: [Key; 38] = [
     key("server.listen", Text, Some("127.0.0.1:7443"), "address of gRPC over mutual TLS"),
     key(
         "server.http_listen",
@@ -77,6 +77,7 @@ pub static KEYS: [Key; 37] = [
     key("store.max_batch", Number, Some("256"), "most requests made durable in one transaction"),
     key("store.queue", Number, Some("4096"), "most requests waiting for the writer"),
     key("hsm.module", Text, None, "PKCS#11 module (shared library)"),
+    key("hsm.module_arguments", Text, None, "text the module wants when it is initialized; most want none"),
     key("hsm.token_label", Text, None, "label of the PKCS#11 token"),
     key("hsm.pin_file", Text, None, "file holding the user PIN"),
     key("hsm.derivers", Number, Some("2"), "threads that use the HSM, one session each"),

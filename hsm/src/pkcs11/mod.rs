@@ -10,12 +10,14 @@
 mod ckr;
 mod derive;
 mod hsm;
+mod mac;
 mod mechanism;
 mod module;
 mod objects;
 mod open;
 pub(crate) mod pace;
 mod pin;
+pub(crate) mod policy;
 pub mod provision;
 mod raw;
 mod seal;
@@ -29,7 +31,9 @@ mod template;
 pub(crate) mod trial;
 
 pub use hsm::Pkcs11Hsm;
+pub use mac::MacCheck;
 pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, masked_bdk_label};
 pub use pin::Pin;
+pub(crate) use session::HsmSession;
 pub use slot::{Slot, SlotConfig, SlotFactory};
 pub use softhsm::{SOFTHSM_MISSING, find_softhsm, softhsm_configuration};

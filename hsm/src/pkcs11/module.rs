@@ -4,12 +4,13 @@
 //! process-wide state. A module is never unloaded: code it registered to run at exit must still be there.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Function, Pkcs11};
-use cryptoki::error::{Error, RvError};
+use cryptoki_sys::{CKR_ARGUMENTS_BAD, CKR_CRYPTOKI_ALREADY_INITIALIZED};
 
 use super::ckr;
 use super::raw::Functions;
@@ -27,6 +28,8 @@ struct Entry {
     module: Arc<Module>,
     /// While there is one, the module is initialized.
     users: usize,
+    /// What it was initialized with.
+    arguments: Option<CString>,
 }
 
 impl Module {
@@ -44,26 +47,35 @@ static MODULES: Mutex<BTreeMap<PathBuf, Entry>> = Mutex::new(BTreeMap::new());
 pub(super) struct ModuleUse(Option<Arc<Module>>);
 
 impl ModuleUse {
-    /// Loads and initializes the module, or shares it when this process already did. Counts the calls it makes.
-    pub(super) fn acquire(path: &Path, calls: &mut CallTally) -> Result<Self, HsmError> {
+    /// Loads the module and initializes it with these arguments, or shares it when this process already did. Counts the
+    /// calls it makes.
+    pub(super) fn acquire(path: &Path, arguments: Option<&str>, calls: &mut CallTally) -> Result<Self, HsmError> {
         let refused = |cause: String| HsmError::Module { path: path.display().to_string(), cause };
+        let arguments = arguments.map(CString::new).transpose();
+        let arguments = arguments.map_err(|_| refused("its arguments have a NUL in them".to_owned()))?;
         let path = path.canonicalize().map_err(|cause| refused(cause.to_string()))?;
         let mut modules = modules();
         let entry = match modules.entry(path.clone()) {
             std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::btree_map::Entry::Vacant(unknown) => {
-                unknown.insert(Entry { module: Arc::new(load(&path, calls)?), users: 0 })
+                unknown.insert(Entry { module: Arc::new(load(&path, calls)?), users: 0, arguments: None })
             }
         };
         if entry.users == 0 {
-            let arguments = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
             calls.count("C_Initialize");
-            entry.module.pkcs11.initialize(arguments).map_err(|cause| match cause {
-                Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _) => {
+            initialize(&entry.module, arguments.as_ref()).map_err(|error| match error {
+                HsmError::Pkcs11 { code: CKR_CRYPTOKI_ALREADY_INITIALIZED, .. } => {
                     refused("other code in this process has initialized it and would share its login".to_owned())
                 }
-                other => ckr::of_cryptoki("C_Initialize", other),
+                HsmError::Pkcs11 { code: CKR_ARGUMENTS_BAD, .. } => match &arguments {
+                    None => refused(format!("{error}: it may need arguments (hsm.module_arguments)")),
+                    Some(_) => refused(format!("{error}: it does not take these arguments (hsm.module_arguments)")),
+                },
+                other => other,
             })?;
+            entry.arguments = arguments;
+        } else if entry.arguments != arguments {
+            return Err(refused("it is in use in this process with other arguments".to_owned()));
         }
         entry.users += 1;
         Ok(Self(Some(Arc::clone(&entry.module))))
@@ -100,6 +112,16 @@ impl Drop for ModuleUse {
     fn drop(&mut self) {
         if let Err(cause) = self.give_up(&mut CallTally::default()) {
             tracing::warn!(%cause, "the PKCS#11 module did not shut down in order");
+        }
+    }
+}
+
+fn initialize(module: &Module, arguments: Option<&CString>) -> Result<(), HsmError> {
+    match arguments {
+        Some(text) => module.functions.initialize(text),
+        None => {
+            let plain = CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK);
+            module.pkcs11.initialize(plain).map_err(|cause| ckr::of_cryptoki("C_Initialize", cause))
         }
     }
 }

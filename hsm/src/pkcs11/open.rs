@@ -3,7 +3,7 @@
 //! In all of them the MAC is found right before anything is decrypted, and decryption is CBC with a zero IV into
 //! buffers that are wiped. Which mode a key's frames are opened in is a setting of the key, never of the frame.
 
-use cryptoki_sys::{CKA_DECRYPT, CKA_VERIFY, CKR_ENCRYPTED_DATA_INVALID, CKR_ENCRYPTED_DATA_LEN_RANGE};
+use cryptoki_sys::{CKA_DECRYPT, CKR_DATA_LEN_RANGE, CKR_ENCRYPTED_DATA_INVALID, CKR_ENCRYPTED_DATA_LEN_RANGE};
 use warifu_core::account_data::AccountData;
 use warifu_core::dukpt::cache::TreeCache;
 use warifu_core::frame::{FrameKey, SealedFrame};
@@ -13,6 +13,7 @@ use warifu_core::opening::{self, OpeningError};
 use warifu_core::secret::SecretBytes;
 
 use super::derive;
+use super::mac::MacCheck;
 use super::mechanism::Mechanism;
 use super::objects::{self, BdkObjects};
 use super::raw::{Handle, Verdict};
@@ -112,9 +113,9 @@ impl<'a> AesFrame<'a> {
 
     fn check_mac(&self, session: &HsmSession, node: Handle) -> Result<(), HsmError> {
         let Some((_, covered, tag)) = self.frame.mac() else { return Ok(()) };
-        let usage = KeyUsage::MacGeneration;
-        let key = derive::working_key(session, node, &self.ksn, usage, self.len, CKA_VERIFY)?;
-        match session.verify(Mechanism::AesCmac, *key, covered, tag)? {
+        let (usage, way) = (KeyUsage::MacGeneration, MacCheck::of(session)?);
+        let key = derive::working_key(session, node, &self.ksn, usage, self.len, way.purpose())?;
+        match way.check(session, *key, covered, tag)? {
             Verdict::Right => Ok(()),
             Verdict::Wrong => Err(HsmError::WrongMac),
         }
@@ -134,9 +135,11 @@ impl<'a> AesFrame<'a> {
                 // Without padding there is as much clear text as ciphertext.
                 Ok(len) if len == ciphertext.len() => {}
                 Ok(_) => return Err(HsmError::SelfTest("C_Decrypt gave too few bytes")),
-                Err(HsmError::Pkcs11 { code: CKR_ENCRYPTED_DATA_INVALID | CKR_ENCRYPTED_DATA_LEN_RANGE, .. }) => {
-                    return Err(HsmError::WrongMac);
-                }
+                // NSS says of ciphertext what the standard says of clear text.
+                Err(HsmError::Pkcs11 {
+                    code: CKR_ENCRYPTED_DATA_INVALID | CKR_ENCRYPTED_DATA_LEN_RANGE | CKR_DATA_LEN_RANGE,
+                    ..
+                }) => return Err(HsmError::WrongMac),
                 Err(other) => return Err(other),
             }
         }

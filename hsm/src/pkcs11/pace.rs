@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cryptoki_sys::{CKA_DECRYPT, CKA_ENCRYPT, CKA_SIGN, CKA_VALUE, CKA_VERIFY, CKK_AES, CKK_GENERIC_SECRET};
+use cryptoki_sys::{CKA_DECRYPT, CKA_ENCRYPT, CKA_SIGN, CKA_VALUE, CKK_AES, CKK_GENERIC_SECRET};
 use warifu_core::dukpt::aes::DerivationData;
 use warifu_core::key::{KeyLen, KeyUsage};
 use warifu_core::ksn::AesKsn;
 
+use super::mac::MacCheck;
 use super::mechanism::Mechanism;
 use super::session::{HsmSession, SessionObject};
 use super::slot::Slot;
@@ -31,6 +32,7 @@ const SEALED: [u8; 48] = [0; 48];
 /// Keys of one session to measure with.
 struct Keys {
     bdk: SessionObject,
+    way: MacCheck,
     mac: SessionObject,
     fingerprint: SessionObject,
     vault: SessionObject,
@@ -44,9 +46,11 @@ impl Keys {
             template.push(Attribute::bytes(CKA_VALUE, &[0x0B; 32]));
             session.create(&template).map(|handle| session.own(handle))
         };
+        let way = MacCheck::of(session)?;
         Ok(Self {
+            way,
             bdk: self_test::test_bdk(session, &self_test::test_key(KeyLen::K128))?,
-            mac: key(CKK_AES, &[CKA_VERIFY])?,
+            mac: key(CKK_AES, &[way.purpose()])?,
             fingerprint: key(CKK_GENERIC_SECRET, &[CKA_SIGN])?,
             vault: key(CKK_AES, &[CKA_ENCRYPT, CKA_DECRYPT])?,
             data: key(CKK_AES, &[CKA_DECRYPT])?,
@@ -65,8 +69,8 @@ impl Keys {
         let node = self.derive(session, counter)?;
         let ksn = KSN.with_counter(counter);
         let working_key = |usage, purpose| derive::working_key(session, *node, &ksn, usage, KeyLen::K128, purpose);
-        let mac_key = working_key(KeyUsage::MacGeneration, CKA_VERIFY)?;
-        session.verify(Mechanism::AesCmac, *mac_key, &SEALED, &[0; 16])?;
+        let mac_key = working_key(KeyUsage::MacGeneration, self.way.purpose())?;
+        self.way.check(session, *mac_key, &SEALED, &[0; 16])?;
         let data_key = working_key(KeyUsage::DataEncryption, CKA_DECRYPT)?;
         session.decrypt(Mechanism::AesCbc(&[0; 16]), *data_key, &SEALED, &mut [0; 48])?;
         session.sign(Mechanism::Sha256Hmac, *self.fingerprint, b"4012345678909", &mut [0; 32])?;
@@ -94,7 +98,7 @@ fn time_each(session: &HsmSession) -> Result<Vec<Timing>, HsmError> {
             drop(keys.derive(session, 1)?);
             session.sweep()
         })?,
-        time("verify a MAC", || session.verify(Mechanism::AesCmac, *keys.mac, &SEALED, &[0; 16]).map(drop))?,
+        time("verify a MAC", || keys.way.check(session, *keys.mac, &SEALED, &[0; 16]).map(drop))?,
         time("decrypt 48 bytes", || {
             session.decrypt(Mechanism::AesCbc(&[0; 16]), *keys.data, &SEALED, &mut [0; 48]).map(drop)
         })?,

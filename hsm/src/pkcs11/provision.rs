@@ -29,13 +29,21 @@ const P256: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x
 /// What tells the two keys of a TDES base derivation key apart (X9.24-1:2009 A.6).
 const MASK: [u8; 16] = [0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0, 0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0];
 
-/// Initializes the first empty slot of a module as a token with this label and PINs, and tells the calls that took.
+/// Initializes the first empty slot of a module as a token with this label and PINs, and tells the calls that took. Where
+/// the module names its tokens itself (NSS does, in its arguments), the label must be such a name; NSS knows no security
+/// officer, whose PIN is then empty.
 ///
 /// # Errors
 /// [`HsmError::KeyExists`] if a token has the label, [`HsmError::SlotMissing`] if no slot is empty.
-pub fn init_token(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) -> Result<CallTally, HsmError> {
+pub fn init_token(
+    module: &Path,
+    arguments: Option<&str>,
+    label: &str,
+    so_pin: &Pin,
+    pin: &Pin,
+) -> Result<CallTally, HsmError> {
     let mut calls = CallTally::default();
-    let module = ModuleUse::acquire(module, &mut calls)?;
+    let module = ModuleUse::acquire(module, arguments, &mut calls)?;
     let pkcs11 = &module.pkcs11;
     if slot::find(pkcs11, label, &mut calls).is_ok() {
         return Err(HsmError::KeyExists { label: label.to_owned() });
@@ -43,18 +51,28 @@ pub fn init_token(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) -> Result
     // cryptoki asks for the number of slots, then for the slots.
     calls.count_many("C_GetSlotList", 2);
     let slots = pkcs11.get_slots_with_token().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))?;
-    let empty = slots
-        .into_iter()
-        .find(|slot| {
-            calls.count("C_GetTokenInfo");
-            pkcs11.get_token_info(*slot).is_ok_and(|token| !token.token_initialized())
-        })
-        .ok_or_else(|| HsmError::SlotMissing { label: "(not initialized)".to_owned() })?;
+    let mut empty = Vec::new();
+    for slot in slots {
+        calls.count("C_GetTokenInfo");
+        if let Ok(token) = pkcs11.get_token_info(slot)
+            && !token.token_initialized()
+        {
+            empty.push((slot, token));
+        }
+    }
+    let chosen = empty.iter().find(|(_, token)| token.label() == label).or(empty.first());
+    let Some(&(empty, _)) = chosen else {
+        return Err(HsmError::SlotMissing { label: "(not initialized)".to_owned() });
+    };
     let so_pin = so_pin.text()?;
     calls.count("C_InitToken");
     pkcs11.init_token(empty, &so_pin, label).map_err(|cause| ckr::of_cryptoki("C_InitToken", cause))?;
-    // Some modules, SoftHSM among them, move a token to another slot number once it has a serial.
-    let slot = slot::find(pkcs11, label, &mut calls)?;
+    // Some modules, SoftHSM among them, move a token to another slot number once it has a serial. Others call it
+    // initialized only when it has a PIN, and leave it where it is.
+    let slot = match slot::find(pkcs11, label, &mut calls) {
+        Err(HsmError::SlotMissing { .. }) => empty,
+        found => found?,
+    };
     calls.count("C_OpenSession");
     let session = pkcs11.open_rw_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
     calls.count("C_Login");

@@ -3,7 +3,7 @@
 //! Why not through cryptoki: it cannot name `CKM_AES_ECB_ENCRYPT_DATA`, asks each output twice (length, then data),
 //! returns clear data in vectors nobody wipes, and does not say which calls it made. Here each function is one known
 //! sequence of calls, each counted, into buffers the caller owns. Loading, slots, login and the life of a session
-//! stay with cryptoki.
+//! stay with cryptoki; so does `C_Initialize`, except with a text for the module.
 //!
 //! # Safety, for every block below
 //! The function pointer comes from the module's own list, and the module is loaded and initialized while an
@@ -13,14 +13,15 @@
 //! stale is refused by the module (`CKR_OBJECT_HANDLE_INVALID`), so no value of them can break memory safety.
 #![allow(unsafe_code, reason = "PKCS#11 is a C interface; each block is justified here and where it stands")]
 
+use std::ffi::{CStr, c_void};
 use std::path::Path;
 use std::ptr;
 use std::time::Instant;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_FUNCTION_LIST, CK_OBJECT_HANDLE, CK_RV, CK_ULONG,
-    CKR_ATTRIBUTE_SENSITIVE, CKR_BUFFER_TOO_SMALL, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR,
-    CKR_SIGNATURE_INVALID, CKR_SIGNATURE_LEN_RANGE,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_C_INITIALIZE_ARGS, CK_FALSE, CK_FUNCTION_LIST, CK_OBJECT_HANDLE,
+    CK_RV, CK_ULONG, CKF_OS_LOCKING_OK, CKR_ATTRIBUTE_SENSITIVE, CKR_BUFFER_TOO_SMALL, CKR_FUNCTION_NOT_SUPPORTED,
+    CKR_GENERAL_ERROR, CKR_SIGNATURE_INVALID, CKR_SIGNATURE_LEN_RANGE,
 };
 
 use super::ckr;
@@ -61,10 +62,40 @@ impl Functions {
         Ok(Self { list, library })
     }
 
+    /// `C_Initialize`, with a text for the module. One call.
+    pub(super) fn initialize(&self, text: &CStr) -> Result<(), HsmError> {
+        let missing = || ckr::error("C_Initialize", CKR_FUNCTION_NOT_SUPPORTED);
+        let function = self.list.C_Initialize.ok_or_else(missing)?;
+        // A copy, because the module is given a pointer through which it could write.
+        let mut text = text.to_bytes_with_nul().to_vec();
+        let mut arguments = TextArguments {
+            standard: CK_C_INITIALIZE_ARGS {
+                CreateMutex: None,
+                DestroyMutex: None,
+                LockMutex: None,
+                UnlockMutex: None,
+                flags: CKF_OS_LOCKING_OK,
+                pReserved: text.as_mut_ptr().cast(),
+            },
+            nothing: ptr::null_mut(),
+        };
+        // SAFETY: the function is the module's own and the module is loaded. The argument begins with what the standard
+        // asks for (§5.4), and it and the text, which ends with a NUL, live until the call returns.
+        ckr::check("C_Initialize", unsafe { function(ptr::from_mut(&mut arguments).cast()) })
+    }
+
     /// Whether the module has the interface lookup of PKCS#11 3.0.
     pub(super) fn has_interfaces(&self) -> bool {
         self.library.C_GetInterface.is_ok()
     }
+}
+
+/// Arguments of `C_Initialize` with a text in them: where the standard has a reserved pointer, modules of NSS's kind look
+/// for the text, and behind it for one more pointer, which must be null (`CK_C_INITIALIZE_ARGS` in NSS's `pkcs11t.h`).
+#[repr(C)]
+struct TextArguments {
+    standard: CK_C_INITIALIZE_ARGS,
+    nothing: *mut c_void,
 }
 
 /// What came of checking a MAC.

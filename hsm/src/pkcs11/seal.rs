@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use cryptoki_sys::{
-    CKA_DECRYPT, CKA_ENCRYPT, CKK_AES, CKR_ENCRYPTED_DATA_INVALID, CKR_ENCRYPTED_DATA_LEN_RANGE, CKR_GENERAL_ERROR,
-    CKR_WRAPPED_KEY_INVALID, CKR_WRAPPED_KEY_LEN_RANGE,
+    CKA_DECRYPT, CKA_ENCRYPT, CKK_AES, CKR_DATA_LEN_RANGE, CKR_ENCRYPTED_DATA_INVALID, CKR_ENCRYPTED_DATA_LEN_RANGE,
+    CKR_GENERAL_ERROR, CKR_WRAPPED_KEY_INVALID, CKR_WRAPPED_KEY_LEN_RANGE,
 };
 use warifu_core::card::Pan;
 use warifu_core::key::KeyLen;
@@ -140,6 +140,7 @@ fn bad_data_or_outage(session: &HsmSession, error: HsmError) -> HsmError {
             code:
                 CKR_ENCRYPTED_DATA_INVALID
                 | CKR_ENCRYPTED_DATA_LEN_RANGE
+                | CKR_DATA_LEN_RANGE
                 | CKR_WRAPPED_KEY_INVALID
                 | CKR_WRAPPED_KEY_LEN_RANGE,
             ..

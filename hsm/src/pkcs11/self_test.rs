@@ -1,7 +1,7 @@
-//! Questions with known answers, asked before a slot is trusted: the derivation chain, the MAC and the cipher, at each
-//! key length, under public test keys that exist in the slot for this moment only.
+//! Questions with known answers, asked before a slot is trusted: a frame opened as each mode opens it, at each key
+//! length, under public test keys that exist in the slot for this moment only.
 
-use cryptoki_sys::{CKA_DECRYPT, CKA_DERIVE, CKA_VALUE, CKA_VERIFY, CKK_AES};
+use cryptoki_sys::{CKA_DECRYPT, CKA_DERIVE, CKA_VALUE, CKK_AES};
 use warifu_core::dukpt::aes;
 use warifu_core::dukpt::cache::TreeCache;
 use warifu_core::key::{KeyBytes, KeyLen, KeyType, KeyUsage};
@@ -9,11 +9,12 @@ use warifu_core::ksn::AesKsn;
 use warifu_core::{cipher, mac};
 
 use super::derive;
+use super::mac::MacCheck;
 use super::mechanism::Mechanism;
-use super::raw::Verdict;
+use super::raw::{Handle, Verdict};
 use super::session::{HsmSession, SessionObject};
 use super::template::{Attribute, Exposure, Life, secret_key};
-use crate::HsmError;
+use crate::{DecryptionMode, HsmError};
 
 /// The test key of X9.24-3:2017 annex B, its initial key id, and the first message of a published test that uses it.
 const BDK: [u8; 16] = [0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x10, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1];
@@ -38,19 +39,26 @@ struct Question {
     ciphertext: [u8; 32],
 }
 
-/// Asks all of them.
+/// Asks all that `hardware` mode lives on.
 pub(super) fn run(session: &HsmSession) -> Result<(), HsmError> {
-    let outcome = published().ask(session);
+    let ask = |question: Question| question.ask(session, DecryptionMode::Hardware);
     let outcome = [KeyLen::K128, KeyLen::K192, KeyLen::K256]
         .into_iter()
-        .fold(outcome, |outcome, len| outcome.and_then(|()| computed(len)?.ask(session)));
+        .fold(ask(published()), |outcome, len| outcome.and_then(|()| ask(computed(len)?)));
     let swept = session.sweep();
     outcome.and(swept)
 }
 
-/// Asks for one key length: the modes with that length can run.
-pub(super) fn run_length(session: &HsmSession, len: KeyLen) -> Result<(), HsmError> {
-    let outcome = computed(len).and_then(|question| question.ask(session));
+/// Asks for one mode at one key length.
+pub(super) fn run_mode(session: &HsmSession, mode: DecryptionMode, len: KeyLen) -> Result<(), HsmError> {
+    let outcome = computed(len).and_then(|question| question.ask(session, mode));
+    let swept = session.sweep();
+    outcome.and(swept)
+}
+
+/// Asks for the derivation of keys that stay in the slot, and no more of what they are for than shows that they are right.
+pub(super) fn run_derivation(session: &HsmSession, len: KeyLen) -> Result<(), HsmError> {
+    let outcome = computed(len).and_then(|question| question.ask_derivation(session));
     let swept = session.sweep();
     outcome.and(swept)
 }
@@ -75,16 +83,17 @@ fn published() -> Question {
 fn computed(len: KeyLen) -> Result<Question, HsmError> {
     let bdk = test_key(len);
     let ksn = KSN.with_counter(DEEP_COUNTER);
-    let node = aes::derivation_key(&aes::initial_key(&bdk, ksn.ik_id()), &ksn);
-    let working_key = |usage| {
-        aes::working_key(&node, &ksn, usage, KeyType::aes(len))
-            .map_err(|_| HsmError::SelfTest("no working key of the length of its base derivation key"))
-    };
-    let mac = mac::aes_cmac(&working_key(KeyUsage::MacGeneration)?, MESSAGE);
+    let ik = aes::initial_key(&bdk, ksn.ik_id());
+    let mac = mac::aes_cmac(&working_key(&ik, &ksn, KeyUsage::MacGeneration)?, MESSAGE);
     let mut ciphertext = padded();
-    cipher::aes_cbc_encrypt(&working_key(KeyUsage::DataEncryption)?, &[0; 16], &mut ciphertext)
+    cipher::aes_cbc_encrypt(&working_key(&ik, &ksn, KeyUsage::DataEncryption)?, &[0; 16], &mut ciphertext)
         .map_err(|_| HsmError::SelfTest("the test message is not whole blocks"))?;
     Ok(Question { bdk, ksn, mac, ciphertext })
+}
+
+fn working_key(ik: &KeyBytes, ksn: &AesKsn, usage: KeyUsage) -> Result<KeyBytes, HsmError> {
+    aes::working_key(&aes::derivation_key(ik, ksn), ksn, usage, KeyType::aes(ik.key_len()))
+        .map_err(|_| HsmError::SelfTest("no working key of the length of its base derivation key"))
 }
 
 fn padded() -> [u8; 32] {
@@ -94,34 +103,82 @@ fn padded() -> [u8; 32] {
 }
 
 impl Question {
-    fn ask(&self, session: &HsmSession) -> Result<(), HsmError> {
+    fn ask(&self, session: &HsmSession, mode: DecryptionMode) -> Result<(), HsmError> {
+        let len = self.bdk.key_len();
+        let bdk = test_bdk(session, &self.bdk)?;
+        if mode == DecryptionMode::HostDerived {
+            let ik = derive::exported_initial_key(session, *bdk, len, &self.ksn)?;
+            return self.ask_on_host(&working_key(&ik, &self.ksn, KeyUsage::DataEncryption)?);
+        }
+        let mut nodes = TreeCache::new(1);
+        let kept = derive::derivation_key(session, &mut nodes, *bdk, len, &self.ksn)?;
+        let node = **kept;
+        never_shown(session, node, len)?;
+        self.ask_for_mac(session, node)?;
+        match mode {
+            DecryptionMode::Hybrid => {
+                let usage = KeyUsage::DataEncryption;
+                self.ask_on_host(&derive::exported_working_key(session, node, &self.ksn, usage, len)?)
+            }
+            DecryptionMode::Hardware | DecryptionMode::HostDerived => self.ask_in_slot(session, node),
+        }
+    }
+
+    /// A slot that can do nothing else with the key need only do one of the two.
+    fn ask_derivation(&self, session: &HsmSession) -> Result<(), HsmError> {
         let len = self.bdk.key_len();
         let bdk = test_bdk(session, &self.bdk)?;
         let mut nodes = TreeCache::new(1);
-        let node = derive::derivation_key(session, &mut nodes, *bdk, len, &self.ksn)?;
-        // The template said so; the slot must also do so.
-        let mut shown = Ok(0);
-        drop(KeyBytes::filled(len, |bytes| shown = session.bytes(**node, CKA_VALUE, bytes)));
-        if shown.is_ok() {
-            return Err(HsmError::SelfTest("it shows a derived key that was made never to be shown"));
-        }
-        let working_key = |usage, purpose| derive::working_key(session, **node, &self.ksn, usage, len, purpose);
+        let kept = derive::derivation_key(session, &mut nodes, *bdk, len, &self.ksn)?;
+        let node = **kept;
+        never_shown(session, node, len)?;
+        self.ask_for_mac(session, node).or_else(|cannot| self.ask_in_slot(session, node).map_err(|_| cannot))
+    }
 
-        let mac_key = working_key(KeyUsage::MacGeneration, CKA_VERIFY)?;
-        if session.verify(Mechanism::AesCmac, *mac_key, MESSAGE, &self.mac)? == Verdict::Wrong {
+    fn ask_for_mac(&self, session: &HsmSession, node: Handle) -> Result<(), HsmError> {
+        let (len, way) = (self.bdk.key_len(), MacCheck::of(session)?);
+        let key = derive::working_key(session, node, &self.ksn, KeyUsage::MacGeneration, len, way.purpose())?;
+        if way.check(session, *key, MESSAGE, &self.mac)? == Verdict::Wrong {
             return Err(HsmError::SelfTest("it does not derive the known MAC key, or does not know its CMAC"));
         }
         let mut changed = self.mac;
         changed[15] ^= 1;
-        if session.verify(Mechanism::AesCmac, *mac_key, MESSAGE, &changed)? == Verdict::Right {
+        if way.check(session, *key, MESSAGE, &changed)? == Verdict::Right {
             return Err(HsmError::SelfTest("it takes a wrong MAC for right"));
         }
-        let data_key = working_key(KeyUsage::DataEncryption, CKA_DECRYPT)?;
-        let mut clear = [0; 32];
-        let written = session.decrypt(Mechanism::AesCbc(&[0; 16]), *data_key, &self.ciphertext, &mut clear)?;
-        if written != clear.len() || clear != padded() {
-            return Err(HsmError::SelfTest("it does not decrypt a known message"));
-        }
         Ok(())
+    }
+
+    fn ask_in_slot(&self, session: &HsmSession, node: Handle) -> Result<(), HsmError> {
+        let (usage, len) = (KeyUsage::DataEncryption, self.bdk.key_len());
+        let key = derive::working_key(session, node, &self.ksn, usage, len, CKA_DECRYPT)?;
+        let mut clear = [0; 32];
+        let written = session.decrypt(Mechanism::AesCbc(&[0; 16]), *key, &self.ciphertext, &mut clear)?;
+        if written == clear.len() && clear == padded() {
+            Ok(())
+        } else {
+            Err(HsmError::SelfTest("it does not decrypt a known message"))
+        }
+    }
+
+    /// With a key the slot gave out.
+    fn ask_on_host(&self, data_key: &KeyBytes) -> Result<(), HsmError> {
+        let mut clear = self.ciphertext;
+        let decrypted = cipher::aes_cbc_decrypt(data_key, &[0; 16], &mut clear);
+        if decrypted.is_ok() && clear == padded() {
+            Ok(())
+        } else {
+            Err(HsmError::SelfTest("the key it gives out does not decrypt a known message"))
+        }
+    }
+}
+
+/// The template said that it must not be shown; the slot must also hold to that.
+fn never_shown(session: &HsmSession, key: Handle, len: KeyLen) -> Result<(), HsmError> {
+    let mut shown = Ok(0);
+    drop(KeyBytes::filled(len, |bytes| shown = session.bytes(key, CKA_VALUE, bytes)));
+    match shown {
+        Ok(_) => Err(HsmError::SelfTest("it shows a derived key that was made never to be shown")),
+        Err(_) => Ok(()),
     }
 }

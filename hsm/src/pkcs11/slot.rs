@@ -1,7 +1,7 @@
 //! A slot: found by its token's label, logged in to once, shared by the threads that open sessions on it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
@@ -9,6 +9,7 @@ use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{SlotInfo, TokenInfo};
 
 use super::hsm::Pkcs11Hsm;
+use super::mac::MacCheck;
 use super::module::{Module, ModuleUse};
 use super::pin::Pin;
 use super::session::HsmSession;
@@ -20,6 +21,8 @@ use crate::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
 pub struct SlotConfig {
     /// The PKCS#11 module.
     pub module: PathBuf,
+    /// A text the module wants when it is initialized; most want none, and refuse one.
+    pub module_arguments: Option<String>,
     /// The label of the token in the slot.
     pub token_label: String,
     /// The user's PIN. Tried once: a wrong one may lock the token (PKCS#11 v3.1 §5.6).
@@ -45,6 +48,8 @@ pub(super) struct OpenSlot {
     token_label: String,
     cache_nodes: usize,
     accept_non_p2pe: bool,
+    /// How it checks MACs, once that was tried.
+    mac_check: OnceLock<MacCheck>,
     /// Calls no session accounts for any more, or yet.
     calls: Mutex<CallTally>,
 }
@@ -64,6 +69,21 @@ impl Slot {
     /// # Errors
     /// When the slot cannot be used.
     pub fn open_counted(config: SlotConfig, made: &mut CallTally) -> Result<Self, HsmError> {
+        let open = Self::open_untried(config, made)?;
+        let Err(error) = open.plain_session().and_then(|session| self_test::run(&session)) else { return Ok(open) };
+        match open.close() {
+            Ok(closing) => made.add(&closing),
+            Err(cause) => tracing::warn!(%cause, "the slot was not closed in order"),
+        }
+        Err(error)
+    }
+
+    /// As [`Slot::open_counted`], for whoever examines the slot ([`crate::doctor::examine`]) before it is trusted, or asks
+    /// nothing of it but what its answer shows.
+    ///
+    /// # Errors
+    /// When the module, the slot or its login cannot be had.
+    pub fn open_untried(config: SlotConfig, made: &mut CallTally) -> Result<Self, HsmError> {
         let mut calls = CallTally::default();
         let opened = Self::begin_use(config, &mut calls);
         if opened.is_err() {
@@ -74,7 +94,7 @@ impl Slot {
 
     /// Counts into `calls` what no slot will tell of.
     fn begin_use(config: SlotConfig, calls: &mut CallTally) -> Result<Self, HsmError> {
-        let module = ModuleUse::acquire(&config.module, calls)?;
+        let module = ModuleUse::acquire(&config.module, config.module_arguments.as_deref(), calls)?;
         let (slot, keeper) = match log_in(&module, &config, calls) {
             Ok(logged_in) => logged_in,
             Err(error) => {
@@ -84,25 +104,16 @@ impl Slot {
                 return Err(error);
             }
         };
-        let open = Self(Arc::new(OpenSlot {
+        Ok(Self(Arc::new(OpenSlot {
             keeper: Mutex::new(Some(keeper)),
             module,
             slot,
             token_label: config.token_label,
             cache_nodes: config.cache_nodes,
             accept_non_p2pe: config.accept_non_p2pe,
+            mac_check: OnceLock::new(),
             calls: Mutex::new(calls.take()),
-        }));
-        match open.plain_session().and_then(|session| self_test::run(&session)) {
-            Ok(()) => Ok(open),
-            Err(error) => {
-                match open.close() {
-                    Ok(closing) => calls.add(&closing),
-                    Err(cause) => tracing::warn!(%cause, "the slot was not closed in order"),
-                }
-                Err(error)
-            }
-        }
+        })))
     }
 
     /// Opens a session for one thread, with these base derivation keys: each is looked up, its attributes checked,
@@ -205,6 +216,10 @@ impl OpenSlot {
         self.accept_non_p2pe
     }
 
+    pub(super) fn mac_check(&self) -> &OnceLock<MacCheck> {
+        &self.mac_check
+    }
+
     /// The tally, to count into. A panic elsewhere cannot leave it half written.
     pub(super) fn calls(&self) -> std::sync::MutexGuard<'_, CallTally> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
@@ -234,8 +249,12 @@ fn log_in(
     calls: &mut CallTally,
 ) -> Result<(cryptoki::slot::Slot, Session), HsmError> {
     let slot = find(&module.pkcs11, &config.token_label, calls)?;
+    let needs_login = needs_login(module, slot, calls)?;
     calls.count("C_OpenSession");
     let keeper = module.pkcs11.open_ro_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
+    if !needs_login {
+        return Ok((slot, keeper));
+    }
     calls.count("C_Login");
     match keeper.login_with_raw(UserType::User, &config.pin.raw()) {
         Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok((slot, keeper)),
@@ -245,6 +264,13 @@ fn log_in(
             Err(ckr::of_cryptoki("C_Login", cause))
         }
     }
+}
+
+/// A token that keeps nothing, such as NSS's without a database, knows no user, and refuses to log one in.
+fn needs_login(module: &Module, slot: cryptoki::slot::Slot, calls: &mut CallTally) -> Result<bool, HsmError> {
+    calls.count("C_GetTokenInfo");
+    let token = module.pkcs11.get_token_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetTokenInfo", cause))?;
+    Ok(token.login_required())
 }
 
 /// The slot whose token has this label.

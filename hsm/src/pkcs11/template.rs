@@ -4,6 +4,7 @@
 //! own choice (PKCS#11 v3.1 §4.8), and SoftHSM assumes "yes".
 
 use std::ffi::c_void;
+use std::marker::PhantomData;
 
 use cryptoki_sys::{
     CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_KEY_TYPE, CK_OBJECT_CLASS, CK_TRUE, CK_ULONG, CKA_CLASS,
@@ -23,7 +24,22 @@ pub(super) struct Attribute<'a> {
 enum Value<'a> {
     Flag(CK_BBOOL),
     Number(CK_ULONG),
+    Numbers(&'a [CK_ULONG]),
     Bytes(&'a [u8]),
+    Template(&'a Nested<'a>),
+}
+
+/// A template that is the value of an attribute, such as `CKA_DERIVE_TEMPLATE`.
+pub(super) struct Nested<'a> {
+    attributes: Vec<CK_ATTRIBUTE>,
+    /// What they point to.
+    of: PhantomData<&'a [Attribute<'a>]>,
+}
+
+impl<'a> Nested<'a> {
+    pub(super) fn of(attributes: &'a [Attribute<'a>]) -> Self {
+        Self { attributes: attributes.iter().map(Attribute::as_ck).collect(), of: PhantomData }
+    }
 }
 
 /// Most attributes of a template here.
@@ -66,6 +82,14 @@ impl<'a> Attribute<'a> {
         Self { kind, value: Value::Bytes(bytes) }
     }
 
+    pub(super) const fn numbers(kind: CK_ATTRIBUTE_TYPE, numbers: &'a [CK_ULONG]) -> Self {
+        Self { kind, value: Value::Numbers(numbers) }
+    }
+
+    pub(super) const fn template(kind: CK_ATTRIBUTE_TYPE, template: &'a Nested<'a>) -> Self {
+        Self { kind, value: Value::Template(template) }
+    }
+
     pub(super) const fn label(label: &'a str) -> Self {
         Self::bytes(CKA_LABEL, label.as_bytes())
     }
@@ -78,7 +102,9 @@ impl<'a> Attribute<'a> {
         let (start, len): (*const c_void, usize) = match &self.value {
             Value::Flag(flag) => (std::ptr::from_ref(flag).cast(), size_of::<CK_BBOOL>()),
             Value::Number(number) => (std::ptr::from_ref(number).cast(), size_of::<CK_ULONG>()),
+            Value::Numbers(numbers) => (numbers.as_ptr().cast(), size_of_val(*numbers)),
             Value::Bytes(bytes) => (bytes.as_ptr().cast(), bytes.len()),
+            Value::Template(nested) => (nested.attributes.as_ptr().cast(), size_of_val(nested.attributes.as_slice())),
         };
         // PKCS#11 has no const: templates that go in are declared mutable, and are not written to.
         CK_ATTRIBUTE { type_: self.kind, pValue: start.cast_mut(), ulValueLen: ulong(len) }

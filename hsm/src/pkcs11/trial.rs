@@ -1,19 +1,20 @@
 //! Each mechanism the server needs, tried with a known answer. What a module says in its list is not believed.
 
 use cryptoki_sys::{
-    CK_KEY_TYPE, CKA_DECRYPT, CKA_DERIVE, CKA_EC_POINT, CKA_ENCRYPT, CKA_SIGN, CKA_UNWRAP, CKA_VALUE, CKA_VERIFY,
-    CKA_WRAP, CKK_AES, CKK_DES3, CKK_GENERIC_SECRET,
+    CK_KEY_TYPE, CKA_DECRYPT, CKA_DERIVE, CKA_EC_POINT, CKA_ENCRYPT, CKA_SIGN, CKA_UNWRAP, CKA_VALUE, CKA_WRAP,
+    CKK_AES, CKK_DES3, CKK_GENERIC_SECRET,
 };
-use warifu_core::dukpt::aes::DerivationData;
 use warifu_core::key::KeyLen;
 use warifu_core::ksn::TdesKsn;
 
+use super::mac::MacCheck;
 use super::mechanism::Mechanism;
 use super::raw::{Handle, Verdict};
 use super::session::{HsmSession, SessionObject};
 use super::template::{Attribute, Exposure, Life, aes_session_key, secret_key};
 use super::{provision, self_test, sign, tdes_ik};
-use crate::{HsmError, Signature, verify_signature};
+use crate::doctor::Need;
+use crate::{DecryptionMode, HsmError, Signature, verify_signature};
 
 /// A mechanism, what it is needed for, and how it is tried.
 pub(crate) struct Trial {
@@ -21,6 +22,8 @@ pub(crate) struct Trial {
     pub(crate) mechanism: &'static str,
     /// What the server cannot do without it.
     pub(crate) needed_for: &'static str,
+    /// And who cannot.
+    pub(crate) need: Need,
     try_it: fn(&HsmSession) -> Result<(), HsmError>,
 }
 
@@ -33,43 +36,44 @@ impl Trial {
     }
 }
 
+const fn trial(
+    mechanism: &'static str,
+    needed_for: &'static str,
+    need: Need,
+    try_it: fn(&HsmSession) -> Result<(), HsmError>,
+) -> Trial {
+    Trial { mechanism, needed_for, need, try_it }
+}
+
 /// All of them.
 pub(crate) const TRIALS: [Trial; 10] = [
-    Trial { mechanism: "CKM_AES_CMAC", needed_for: "verifying frames", try_it: cmac },
-    Trial { mechanism: "CKM_AES_CBC", needed_for: "decrypting frames", try_it: cbc },
-    Trial { mechanism: "CKM_DES3_ECB", needed_for: "initial keys of TDES devices", try_it: des3_ecb },
-    Trial { mechanism: "CKM_SHA256_HMAC", needed_for: "fingerprints", try_it: hmac },
-    Trial { mechanism: "CKM_AES_GCM", needed_for: "sealed card numbers", try_it: gcm },
-    Trial { mechanism: "CKM_AES_KEY_WRAP", needed_for: "vault keys", try_it: key_wrap },
-    Trial { mechanism: "CKM_AES_KEY_GEN", needed_for: "vault keys", try_it: aes_key_gen },
-    Trial { mechanism: "CKM_GENERIC_SECRET_KEY_GEN", needed_for: "provisioning", try_it: generic_secret_key_gen },
-    Trial { mechanism: "CKM_ECDSA", needed_for: "the audit log", try_it: ecdsa },
-    Trial { mechanism: "C_GenerateRandom", needed_for: "tokens and nonces", try_it: random },
+    trial("CKM_AES_CMAC", "verifying frames", Need::Mode, cmac),
+    trial("CKM_AES_CBC", "decrypting frames", Need::Mode, cbc),
+    trial("CKM_DES3_ECB", "initial keys of TDES devices", Need::Mode, des3_ecb),
+    trial("CKM_SHA256_HMAC", "fingerprints", Need::Server, hmac),
+    trial("CKM_AES_GCM", "sealed card numbers", Need::Server, gcm),
+    trial("CKM_AES_KEY_WRAP", "vault keys", Need::Server, key_wrap),
+    trial("CKM_AES_KEY_GEN", "vault keys", Need::Server, aes_key_gen),
+    trial("CKM_GENERIC_SECRET_KEY_GEN", "provisioning", Need::Provisioning, generic_secret_key_gen),
+    trial("CKM_ECDSA", "the audit log", Need::Server, ecdsa),
+    trial("C_GenerateRandom", "tokens and nonces", Need::Server, random),
 ];
 
-/// `CKM_AES_ECB_ENCRYPT_DATA` with `CKM_AES_CMAC` and `CKM_AES_CBC`: a known DUKPT message at one key length.
+/// `CKM_AES_ECB_ENCRYPT_DATA`: the keys of a known message at one key length, derived and not shown.
 pub(crate) fn derivation(session: &HsmSession, len: KeyLen) -> Result<(), HsmError> {
-    self_test::run_length(session, len)
+    self_test::run_derivation(session, len)
 }
 
-/// Whether the slot gives out the value of a key derived from one that is sensitive and not extractable: what `hybrid`
-/// and `host-derived` live on, and what a stolen PIN can use.
-pub(crate) fn readable_derivation(session: &HsmSession) -> Result<(), HsmError> {
-    let outcome = read_derived(session);
+/// A known message opened as a mode opens it, at one key length.
+pub(crate) fn mode(session: &HsmSession, mode: DecryptionMode, len: KeyLen) -> Result<(), HsmError> {
+    self_test::run_mode(session, mode, len)
+}
+
+/// How the slot checks MACs.
+pub(crate) fn mac_check(session: &HsmSession) -> Result<MacCheck, HsmError> {
+    let way = MacCheck::of(session);
     let swept = session.sweep();
-    outcome.and(swept)
-}
-
-fn read_derived(session: &HsmSession) -> Result<(), HsmError> {
-    let bdk = self_test::test_bdk(session, &self_test::test_key(KeyLen::K128))?;
-    let data = DerivationData::initial_key(KeyLen::K128, [0x12, 0x34, 0x56, 0x78, 0x90, 0x12, 0x34, 0x56]);
-    let template = aes_session_key(KeyLen::K128, Exposure::Readable, &[]);
-    let mechanism = Mechanism::AesEcbEncryptData(data.blocks());
-    let ik = session.derive(mechanism, *bdk, &template).map(|handle| session.own(handle))?;
-    let mut value = [0; 16];
-    session.bytes(*ik, CKA_VALUE, &mut value)?;
-    // X9.24-3:2017 annex B, a public test key.
-    expect(value == hex("1273671EA26AC29AFA4D1084127652A1"), "it derives another initial key than the known one")
+    way.and_then(|way| swept.map(|()| way))
 }
 
 /// SP 800-38B D.3, example 2 (AES-256), and the same with a byte changed.
@@ -77,10 +81,11 @@ fn cmac(session: &HsmSession) -> Result<(), HsmError> {
     let key = hex::<32>("603DEB1015CA71BE2B73AEF0857D77811F352C073B6108D72D9810A30914DFF4");
     let message = hex::<16>("6BC1BEE22E409F96E93D7E117393172A");
     let mut mac = hex::<16>("28A7023F452E8F82BD4BF28D8C37C35C");
-    let key = test_key(session, CKK_AES, &key, &[CKA_VERIFY])?;
-    let right = session.verify(Mechanism::AesCmac, *key, &message, &mac)?;
+    let way = MacCheck::of(session)?;
+    let key = test_key(session, CKK_AES, &key, &[way.purpose()])?;
+    let right = way.check(session, *key, &message, &mac)?;
     mac[0] ^= 1;
-    let wrong = session.verify(Mechanism::AesCmac, *key, &message, &mac)?;
+    let wrong = way.check(session, *key, &message, &mac)?;
     expect((right, wrong) == (Verdict::Right, Verdict::Wrong), "it does not tell a right MAC from a wrong one")
 }
 

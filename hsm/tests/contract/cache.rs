@@ -5,9 +5,9 @@ use warifu_core::ksn::Scheme;
 use warifu_hsm::pkcs11::{Pkcs11Hsm, Slot};
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm};
 
-use crate::subject;
 use crate::support::device::{Device, PAN};
-use crate::support::slot::{self, SHARED, config, spec};
+use crate::support::slot::{self, SHARED, spec};
+use crate::{MODULE, subject};
 
 const LENGTHS: [KeyLen; 3] = [KeyLen::K128, KeyLen::K192, KeyLen::K256];
 
@@ -22,7 +22,7 @@ fn legal_counters(scheme: Scheme, after: u32) -> impl Iterator<Item = u32> {
 
 #[test]
 fn consecutive_counters_cost_one_node_and_two_working_keys() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     for mode in [DecryptionMode::Hardware, DecryptionMode::Hybrid] {
         for spec in LENGTHS.map(|len| spec(Scheme::Aes, len, mode)) {
             let mut hsm = slot.session(std::slice::from_ref(&spec)).unwrap();
@@ -47,7 +47,7 @@ fn consecutive_counters_cost_one_node_and_two_working_keys() {
 
 #[test]
 fn host_derived_mode_asks_the_slot_once_for_each_device() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     for scheme in [Scheme::Aes, Scheme::Tdes] {
         let spec = spec(scheme, KeyLen::K128, DecryptionMode::HostDerived);
         let mut hsm = slot.session(std::slice::from_ref(&spec)).unwrap();
@@ -70,8 +70,8 @@ fn live_objects(hsm: &mut Pkcs11Hsm, balance: &mut i64) {
 }
 
 fn small_cache(nodes: usize) -> Slot {
-    slot::shared();
-    let mut config = config(SHARED);
+    MODULE.shared();
+    let mut config = MODULE.config(SHARED);
     config.cache_nodes = nodes;
     Slot::open(config).unwrap()
 }

@@ -9,7 +9,8 @@ use warifu_core::merchant::BdkId;
 use warifu_hsm::pkcs11::{FINGERPRINT_LABEL, Slot, bdk_label, masked_bdk_label, provision};
 use warifu_hsm::{BdkSpec, DecryptionMode, HsmError};
 
-use crate::support::slot::{self, SHARED, config, module, new_slot, spec, test_key};
+use crate::MODULE;
+use crate::support::slot::{SHARED, spec, test_key};
 
 fn named(name: &str, scheme: Scheme, mode: DecryptionMode) -> BdkSpec {
     BdkSpec { id: BdkId::parse(name).unwrap(), scheme, len: KeyLen::K128, mode }
@@ -17,7 +18,7 @@ fn named(name: &str, scheme: Scheme, mode: DecryptionMode) -> BdkSpec {
 
 /// A session beside the slot's own, in the same login, to put keys of any kind into it.
 fn bystander(slot: &Slot) -> Session {
-    let pkcs11 = Pkcs11::new(module()).unwrap();
+    let pkcs11 = Pkcs11::new(MODULE.path()).unwrap();
     let found = pkcs11.get_slots_with_token().unwrap();
     let wanted =
         |slot_id: &cryptoki::slot::Slot| pkcs11.get_token_info(*slot_id).unwrap().label() == slot.token_label();
@@ -51,7 +52,7 @@ fn put(session: &Session, label: &str, key_type: KeyType, len: usize, changes: &
 
 #[test]
 fn a_base_derivation_key_that_can_do_more_than_derive_is_refused() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let session = bystander(&slot);
     let unfit: [(&str, &[Attribute]); 9] = [
         ("readable", &[Attribute::Sensitive(false)]),
@@ -79,7 +80,7 @@ fn a_base_derivation_key_that_can_do_more_than_derive_is_refused() {
 
 #[test]
 fn a_key_of_another_kind_or_length_is_refused() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let session = bystander(&slot);
     let other_len = named("other-length", Scheme::Aes, DecryptionMode::Hardware);
     put(&session, &bdk_label(&other_len.id), KeyType::AES, 32, &[]);
@@ -92,7 +93,7 @@ fn a_key_of_another_kind_or_length_is_refused() {
 
 #[test]
 fn both_objects_of_a_tdes_key_are_held_to_encryption_only() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let session = bystander(&slot);
     let encrypts = [Attribute::Encrypt(true), Attribute::Derive(false)];
     let half = named("tdes-half", Scheme::Tdes, DecryptionMode::HostDerived);
@@ -104,7 +105,7 @@ fn both_objects_of_a_tdes_key_are_held_to_encryption_only() {
 
 #[test]
 fn a_missing_key_and_a_label_with_two_keys_are_told_apart() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let spec = named("twice", Scheme::Aes, DecryptionMode::Hardware);
     let missing = slot.session(std::slice::from_ref(&spec)).err().unwrap();
     assert!(matches!(&missing, HsmError::KeyMissing { label } if *label == bdk_label(&spec.id)));
@@ -117,7 +118,7 @@ fn a_missing_key_and_a_label_with_two_keys_are_told_apart() {
 
 #[test]
 fn a_slot_without_service_keys_gives_no_session() {
-    let slot = new_slot("bare");
+    let slot = MODULE.new_slot("bare");
     let missing = slot.session(&[]).err().unwrap();
     assert!(matches!(missing, HsmError::KeyMissing { label } if label.starts_with("warifu/")));
     provision::create_service_keys(&slot).unwrap();
@@ -126,7 +127,7 @@ fn a_slot_without_service_keys_gives_no_session() {
 
 #[test]
 fn provisioning_never_replaces() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let taken = spec(Scheme::Aes, KeyLen::K128, DecryptionMode::Hardware);
     let refused = provision::import_bdk(&slot, &taken, &test_key(&taken));
     assert!(matches!(refused, Err(HsmError::KeyExists { label }) if label == bdk_label(&taken.id)));
@@ -140,7 +141,7 @@ fn provisioning_never_replaces() {
 
 #[test]
 fn a_key_of_the_wrong_length_is_not_imported() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let spec = named("short", Scheme::Aes, DecryptionMode::Hardware);
     let long = KeyBytes::filled(KeyLen::K256, |bytes| bytes.fill(3));
     assert!(matches!(provision::import_bdk(&slot, &spec, &long), Err(HsmError::KeyUnfit { .. })));
@@ -149,13 +150,13 @@ fn a_key_of_the_wrong_length_is_not_imported() {
 
 #[test]
 fn a_mode_that_cannot_or_may_not_be_is_refused_by_name() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     for mode in [DecryptionMode::Hardware, DecryptionMode::Hybrid] {
         let mut tdes = spec(Scheme::Tdes, KeyLen::K128, DecryptionMode::HostDerived);
         tdes.mode = mode;
         assert!(matches!(slot.session(&[tdes]), Err(HsmError::ModeRefused { .. })));
     }
-    let mut strict = config(SHARED);
+    let mut strict = MODULE.config(SHARED);
     strict.accept_non_p2pe = false;
     let strict = Slot::open(strict).unwrap();
     for scheme in [Scheme::Aes, Scheme::Tdes] {

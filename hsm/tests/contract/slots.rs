@@ -5,45 +5,58 @@ use warifu_core::ksn::Scheme;
 use warifu_hsm::pkcs11::{Pin, Slot, provision};
 use warifu_hsm::{DecryptionMode, Hsm, HsmError};
 
+use crate::MODULE;
 use crate::support::device::Device;
-use crate::support::slot::{self, PIN, SHARED, SO_PIN, config, module, new_slot, spec};
+use crate::support::slot::{self, PIN, SHARED, spec};
 
 #[test]
 fn a_module_a_token_or_a_pin_that_is_not_there_is_named() {
-    let _shared = slot::shared();
-    let mut no_module = config(SHARED);
+    let _shared = MODULE.shared();
+    let mut no_module = MODULE.config(SHARED);
     no_module.module = "/nowhere/libmodule.so".into();
     assert!(matches!(Slot::open(no_module), Err(HsmError::Module { path, .. }) if path.contains("nowhere")));
-    assert!(matches!(Slot::open(config("no such token")), Err(HsmError::SlotMissing { .. })));
-    drop(new_slot("guarded"));
-    let mut wrong_pin = config("guarded");
+    assert!(matches!(Slot::open(MODULE.config("no such token")), Err(HsmError::SlotMissing { .. })));
+    drop(MODULE.new_slot("guarded"));
+    let mut wrong_pin = MODULE.config("guarded");
     wrong_pin.pin = Pin::copied("000000");
     let refused = Slot::open(wrong_pin).err().unwrap();
     assert!(matches!(refused, HsmError::Pkcs11 { function: "C_Login", ckr: "CKR_PIN_INCORRECT", .. }), "{refused}");
 }
 
 #[test]
+fn a_module_in_use_is_not_shared_with_other_arguments() {
+    let _shared = MODULE.shared();
+    for (arguments, said) in [("configdir=''", "other arguments"), ("a\0b", "NUL")] {
+        let mut other = MODULE.config(SHARED);
+        other.module_arguments = Some(arguments.to_owned());
+        let refused = Slot::open(other).err().unwrap();
+        assert!(matches!(&refused, HsmError::Module { cause, .. } if cause.contains(said)), "{refused}");
+    }
+}
+
+#[test]
 fn a_token_label_is_not_given_twice() {
-    let _shared = slot::shared();
-    let refused = provision::init_token(module(), SHARED, &Pin::copied(SO_PIN), &Pin::copied(PIN));
-    assert!(matches!(refused, Err(HsmError::KeyExists { .. })));
+    let _shared = MODULE.shared();
+    let arguments = MODULE.arguments();
+    let again = provision::init_token(MODULE.path(), arguments.as_deref(), SHARED, &MODULE.so_pin(), &Pin::copied(PIN));
+    assert!(matches!(again, Err(HsmError::KeyExists { .. })));
 }
 
 #[test]
 fn a_slot_in_use_says_so_and_closes_with_its_last_session() {
     let spec = spec(Scheme::Aes, KeyLen::K128, DecryptionMode::Hardware);
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let mut hsm = slot.session(std::slice::from_ref(&spec)).unwrap();
     assert!(matches!(slot.close(), Err(HsmError::StillInUse)));
     // The login lasts as long as the session.
     assert!(hsm.open(&spec.id, &Device::new(&spec, 1).frame(1)).is_ok());
     drop(hsm);
-    assert!(slot::shared().close().unwrap().iter().any(|(function, _)| function == "C_CloseSession"));
+    assert!(MODULE.shared().close().unwrap().iter().any(|(function, _)| function == "C_CloseSession"));
 }
 
 #[test]
 fn calls_are_accounted_for_once_by_session_or_slot() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     slot.take_calls();
     let mut hsm = slot.session(&[]).unwrap();
     assert_eq!(slot.take_calls().total(), 0);
@@ -57,7 +70,7 @@ fn calls_are_accounted_for_once_by_session_or_slot() {
 
 #[test]
 fn a_session_that_could_not_be_made_leaves_its_calls_with_the_slot() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     slot.take_calls();
     let mut missing = spec(Scheme::Aes, KeyLen::K128, DecryptionMode::Hardware);
     missing.id = warifu_core::merchant::BdkId::parse("not-there").unwrap();
@@ -70,7 +83,7 @@ fn a_session_that_could_not_be_made_leaves_its_calls_with_the_slot() {
 
 #[test]
 fn threads_open_frames_side_by_side() {
-    let slot = slot::shared();
+    let slot = MODULE.shared();
     let specs = slot::specs();
     std::thread::scope(|scope| {
         for serial in 1..=4 {

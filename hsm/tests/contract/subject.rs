@@ -4,6 +4,7 @@ use warifu_core::ksn::Scheme;
 use warifu_hsm::software::SoftwareSlot;
 use warifu_hsm::{BdkSpec, DecryptionMode, Hsm, HsmFactory};
 
+use crate::MODULE;
 use crate::support::device::Device;
 use crate::support::slot::{self, test_key};
 
@@ -18,7 +19,7 @@ pub(crate) struct Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     Software,
-    SoftHsm,
+    Module,
 }
 
 impl Subject {
@@ -32,13 +33,13 @@ impl Subject {
 
     /// Whether verification and every key of the tree are in a slot, and show in the tally.
     pub(crate) fn works_in_slot(&self) -> bool {
-        self.backend == Backend::SoftHsm && self.spec.mode != DecryptionMode::HostDerived
+        self.backend == Backend::Module && self.spec.mode != DecryptionMode::HostDerived
     }
 }
 
 /// All of them: both backends, each scheme, length and mode.
 pub(crate) fn all() -> Vec<Subject> {
-    let shared = slot::shared();
+    let shared = MODULE.shared();
     let mut subjects = Vec::new();
     for spec in slot::specs() {
         let software = SoftwareSlot::new(vec![(spec.clone(), test_key(&spec))]).unwrap();
@@ -49,9 +50,9 @@ pub(crate) fn all() -> Vec<Subject> {
             factory: Box::new(software),
         });
         subjects.push(Subject {
-            name: format!("SoftHSM {}", spec.id),
+            name: format!("{MODULE:?} {}", spec.id),
             spec: spec.clone(),
-            backend: Backend::SoftHsm,
+            backend: Backend::Module,
             factory: Box::new(shared.factory(vec![spec])),
         });
     }
@@ -68,7 +69,7 @@ pub(crate) fn backends() -> Vec<Subject> {
     backends.truncate(2);
     assert_eq!(
         backends.iter().map(|subject| subject.backend).collect::<Vec<_>>(),
-        [Backend::Software, Backend::SoftHsm]
+        [Backend::Software, Backend::Module]
     );
     backends
 }

@@ -1,5 +1,5 @@
-//! A throw-away SoftHSM token in memory for each test process. A machine without SoftHSM fails the run, and is told what
-//! to install.
+//! Throw-away tokens in memory for each test process, of each module the tests know. A machine without a module fails the
+//! run, and is told what to install.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -16,17 +16,121 @@ pub(crate) const SO_PIN: &str = "52718281";
 
 /// The token most tests share.
 pub(crate) const SHARED: &str = "shared";
+/// Every token a test makes: NSS must be told of all of them at once.
+const LABELS: [&str; 3] = [SHARED, "guarded", "bare"];
 /// Tree nodes kept by a session of it.
 pub(crate) const CACHE_NODES: usize = 1200;
 
-/// The module, with SoftHSM pointed at a directory of this process's own, in memory where that is possible.
+/// A module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Module {
+    /// SoftHSM.
+    SoftHsm,
+    /// The token of NSS, Mozilla's library.
+    Softokn,
+}
+
+const SOFTOKN_MISSING: &str = "NSS is not installed. Type: sudo apt-get install libnss3";
+
+/// Where distributions put it.
+const SOFTOKN: [&str; 5] = [
+    "/usr/lib/x86_64-linux-gnu/libsoftokn3.so",
+    "/usr/lib/aarch64-linux-gnu/libsoftokn3.so",
+    "/usr/lib/x86_64-linux-gnu/nss/libsoftokn3.so",
+    "/usr/lib64/libsoftokn3.so",
+    "/usr/lib/libsoftokn3.so",
+];
+
+impl Module {
+    /// Its file. Its tokens are in a directory of this process's own, in memory where that is possible.
+    pub(crate) fn path(self) -> &'static Path {
+        match self {
+            Self::SoftHsm => {
+                static MODULE: OnceLock<PathBuf> = OnceLock::new();
+                MODULE.get_or_init(|| {
+                    let module = pkcs11::find_softhsm().unwrap_or_else(|| panic!("{SOFTHSM_MISSING}"));
+                    point_softhsm_at(directory().path());
+                    module
+                })
+            }
+            Self::Softokn => {
+                let found = SOFTOKN.iter().map(Path::new).find(|path| path.is_file());
+                found.unwrap_or_else(|| panic!("{SOFTOKN_MISSING}"))
+            }
+        }
+    }
+
+    /// What it is initialized with.
+    pub(crate) fn arguments(self) -> Option<String> {
+        match self {
+            Self::SoftHsm => None,
+            Self::Softokn => {
+                static ARGUMENTS: OnceLock<String> = OnceLock::new();
+                Some(ARGUMENTS.get_or_init(|| softokn_arguments(directory().path())).clone())
+            }
+        }
+    }
+
+    /// The security officer's PIN; NSS knows none.
+    pub(crate) fn so_pin(self) -> Pin {
+        Pin::copied(match self {
+            Self::SoftHsm => SO_PIN,
+            Self::Softokn => "",
+        })
+    }
+
+    pub(crate) fn config(self, label: &str) -> SlotConfig {
+        SlotConfig {
+            module: self.path().to_owned(),
+            module_arguments: self.arguments(),
+            token_label: label.to_owned(),
+            pin: Pin::copied(PIN),
+            cache_nodes: CACHE_NODES,
+            accept_non_p2pe: true,
+        }
+    }
+
+    /// The shared token, opened once more: with service keys, and a base derivation key for each scheme, length and mode.
+    /// Each test has its own [`Slot`]; when the last one of the process goes, the module is finalized, as it must be
+    /// before the process ends.
+    pub(crate) fn shared(self) -> Slot {
+        static SOFTHSM: OnceLock<()> = OnceLock::new();
+        static SOFTOKN: OnceLock<()> = OnceLock::new();
+        let provisioned = match self {
+            Self::SoftHsm => &SOFTHSM,
+            Self::Softokn => &SOFTOKN,
+        };
+        provisioned.get_or_init(|| {
+            let slot = self.new_slot(SHARED);
+            provision::create_service_keys(&slot).unwrap();
+            for spec in specs() {
+                provision::import_bdk(&slot, &spec, &test_key(&spec)).unwrap();
+            }
+        });
+        Slot::open(self.config(SHARED)).unwrap()
+    }
+
+    /// Makes a token and opens it.
+    pub(crate) fn new_slot(self, label: &str) -> Slot {
+        assert!(LABELS.contains(&label), "{label} is not among the labels");
+        let (path, arguments) = (self.path(), self.arguments());
+        provision::init_token(path, arguments.as_deref(), label, &self.so_pin(), &Pin::copied(PIN)).unwrap();
+        Slot::open(self.config(label)).unwrap()
+    }
+}
+
+/// The SoftHSM module.
 pub(crate) fn module() -> &'static Path {
-    static MODULE: OnceLock<PathBuf> = OnceLock::new();
-    MODULE.get_or_init(|| {
-        let module = pkcs11::find_softhsm().unwrap_or_else(|| panic!("{SOFTHSM_MISSING}"));
-        point_softhsm_at(directory().path());
-        module
-    })
+    Module::SoftHsm.path()
+}
+
+/// SoftHSM's shared token.
+pub(crate) fn shared() -> Slot {
+    Module::SoftHsm.shared()
+}
+
+pub(crate) fn config(label: &str) -> SlotConfig {
+    Module::SoftHsm.config(label)
 }
 
 /// A directory that lives as long as the process. It is removed when the next run of any test process finds nobody
@@ -53,44 +157,37 @@ fn remove_abandoned(root: &Path, prefix: &str) {
 }
 
 fn point_softhsm_at(directory: &Path) {
-    let tokens = directory.join("tokens");
-    std::fs::create_dir(&tokens).unwrap();
+    std::fs::create_dir(directory.join("tokens")).unwrap();
     let configuration = directory.join("softhsm2.conf");
-    std::fs::write(&configuration, pkcs11::softhsm_configuration(&tokens)).unwrap();
+    std::fs::write(&configuration, softhsm_configuration(directory)).unwrap();
     // SAFETY: done once, before the module is loaded, which is the only C code here that reads the environment; Rust's
     // own readers take the same lock as this writer.
     unsafe { std::env::set_var("SOFTHSM2_CONF", &configuration) };
 }
 
-/// The shared token, opened once more: with service keys, and a base derivation key for each scheme, length and mode.
-/// Each test has its own [`Slot`]; when the last one of the process goes, the module is finalized, as it must be before
-/// the process ends.
-pub(crate) fn shared() -> Slot {
-    static PROVISIONED: OnceLock<()> = OnceLock::new();
-    PROVISIONED.get_or_init(|| {
-        let slot = new_slot(SHARED);
-        provision::create_service_keys(&slot).unwrap();
-        for spec in specs() {
-            provision::import_bdk(&slot, &spec, &test_key(&spec)).unwrap();
-        }
-    });
-    Slot::open(config(SHARED)).unwrap()
+fn softhsm_configuration(directory: &Path) -> String {
+    pkcs11::softhsm_configuration(&directory.join("tokens"))
 }
 
-/// Makes a token and opens it.
-pub(crate) fn new_slot(label: &str) -> Slot {
-    provision::init_token(module(), label, &Pin::copied(SO_PIN), &Pin::copied(PIN)).unwrap();
-    Slot::open(config(label)).unwrap()
+/// Has SoftHSM do without a mechanism from the next time it is initialized.
+pub(crate) fn leave_out(mechanism: &str) {
+    let directory = directory().path();
+    // SoftHSM 2.6.1 overlooks the first and the last of what is to be left out.
+    let without = format!("slots.mechanisms = -CKM_MD5,{mechanism},CKM_MD5\n");
+    std::fs::write(directory.join("softhsm2.conf"), softhsm_configuration(directory) + &without).unwrap();
 }
 
-pub(crate) fn config(label: &str) -> SlotConfig {
-    SlotConfig {
-        module: module().to_owned(),
-        token_label: label.to_owned(),
-        pin: Pin::copied(PIN),
-        cache_nodes: CACHE_NODES,
-        accept_non_p2pe: true,
-    }
+/// A database for each token, in slots whose numbers NSS leaves to its users.
+fn softokn_arguments(directory: &Path) -> String {
+    let tokens: Vec<String> = (4..)
+        .zip(LABELS)
+        .map(|(number, label)| {
+            let database = directory.join("nss").join(label);
+            std::fs::create_dir_all(&database).unwrap();
+            format!("{number:#x}=[configdir='sql:{}' tokenDescription='{label}']", database.display())
+        })
+        .collect();
+    format!("configdir='' flags=noCertDB,noModDB,forceOpen tokens=<{}>", tokens.join(" "))
 }
 
 pub(crate) fn spec(scheme: Scheme, len: KeyLen, mode: DecryptionMode) -> BdkSpec {

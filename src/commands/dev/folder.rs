@@ -95,6 +95,7 @@ impl Folder {
         let open = || -> Result<Slot, Failure> {
             let config = SlotConfig {
                 module: module.to_owned(),
+                module_arguments: None,
                 token_label: TOKEN_LABEL.to_owned(),
                 pin: read_pin(&self.pin())?,
                 cache_nodes: 0,
@@ -108,7 +109,7 @@ impl Folder {
         let slot = match open() {
             Err(failure) if failure.exit() == Exit::Refused => {
                 let so_pin = Pin::copied(&Uuid::new_v4().simple().to_string());
-                let made = init_token(module, TOKEN_LABEL, &so_pin, &read_pin(&self.pin())?);
+                let made = init_token(module, None, TOKEN_LABEL, &so_pin, &read_pin(&self.pin())?);
                 calls.add(&made.or_exit(Exit::Hsm, "make a SoftHSM token")?);
                 open()?
             }
