@@ -99,18 +99,20 @@ impl App {
         let hsm = match Backend::open(&config, software, &mut calls) {
             Ok(hsm) => hsm,
             Err(failure) => {
-                note_calls(&config, &store, &calls).await;
+                note_calls(&config, &store, &calls, &failure).await;
                 return Err(failure);
             }
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
-        let started = House::start(settings(&config, posture), store.clone(), hsm.factory(), acquirer, clock).await;
+        let started =
+            House::start(settings(&config, posture, &hsm), store.clone(), hsm.factory(), acquirer, clock).await;
         let house = match started {
             Ok(house) => house,
             Err(error) => {
-                note_calls(&config, &store, &hsm.close()).await;
-                return Err(Failure::new(exit_of(&error), format_args!("could not start: {error}")));
+                let failure = Failure::new(exit_of(&error), format_args!("could not start: {error}"));
+                note_calls(&config, &store, &hsm.close(), &failure).await;
+                return Err(failure);
             }
         };
         let services = Services::new(house.clone(), posture, &config.server)
@@ -265,7 +267,7 @@ fn open_acquirer(kind: &AcquirerKind, clock: Arc<dyn Clock>) -> Result<Arc<dyn A
     }
 }
 
-fn settings(config: &Config, posture: Posture) -> Settings {
+fn settings(config: &Config, posture: Posture, hsm: &Backend) -> Settings {
     Settings {
         instance: config.server.instance.clone(),
         derivers: config.hsm.derivers,
@@ -277,6 +279,7 @@ fn settings(config: &Config, posture: Posture) -> Settings {
         accept_non_p2pe: config.hsm.accept_non_p2pe,
         dev: posture == Posture::Dev,
         bdks: config.bdks.clone(),
+        hsm_found: hsm.found(),
         fault_limit: config.server.fault_limit,
         sign_every: config.audit.sign_every,
         writer: WriterSettings { max_batch: config.store.max_batch, queue: config.store.queue },
@@ -284,12 +287,12 @@ fn settings(config: &Config, posture: Posture) -> Settings {
 }
 
 /// Writes down the calls to the HSM of a server that did not start, if there were any.
-async fn note_calls(config: &Config, store: &Store, calls: &CallTally) {
+async fn note_calls(config: &Config, store: &Store, calls: &CallTally, why: &Failure) {
     if calls.total() == 0 {
         return;
     }
-    let cause = "the server did not start";
-    if let Err(error) = House::not_started(&config.server.instance, store, &SystemClock, calls, cause).await {
+    let cause = format!("the server did not start: {why}");
+    if let Err(error) = House::not_started(&config.server.instance, store, &SystemClock, calls, &cause).await {
         tracing::error!(%error, %calls, "the calls to the HSM could not be written down");
     }
 }

@@ -27,8 +27,8 @@ First steps:
 
 Exit codes:
    0 done          1 found or refused something   2 usage or configuration   3 HSM
-   4 data store    5 address in use               6 stopped with work left   7 PKCS#11 module
-  70 a defect
+   4 data store    5 address in use               6 stopped with work left  70 a defect
+   7 hsm doctor: the PKCS#11 module cannot be loaded
 
 Settings: defaults < the file < WARIFU__SECTION__KEY in the environment < flags."
 )]

@@ -18,7 +18,7 @@ pub enum Exit {
     Listen,
     /// 6: the server stopped with work still running when its drain time was over.
     Drain,
-    /// 7: the PKCS#11 module is not there, or cannot be loaded and initialized.
+    /// 7: `hsm doctor`: the PKCS#11 module is not there, or cannot be loaded and initialized.
     Module,
     /// 70: a defect, or something nobody foresaw.
     Internal,

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use warifu_core::secret::SecretBytes;
+use warifu_hsm::doctor::{self, Report, Restriction, Shortfall, Standing};
 use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, SlotFactory};
 use warifu_hsm::software::SoftwareSlot;
-use warifu_hsm::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm, HsmError, HsmFactory};
 
 use crate::config::{Config, HsmSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
@@ -17,23 +18,19 @@ use crate::private;
 /// Opens the HSM's slot; where that fails, `made` tells the calls made until then. Nothing is asked of it yet: what a
 /// server lives on is tried when it starts, and a command sees from its answer whether it got one.
 pub(crate) fn open_slot_counted(settings: &HsmSettings, made: &mut CallTally) -> Result<Slot, Failure> {
-    let config = SlotConfig {
+    Slot::open_untried(slot_config(settings)?, made).or_exit(Exit::Hsm, "open the HSM")
+}
+
+/// Where the slot is, and what opens it.
+pub(crate) fn slot_config(settings: &HsmSettings) -> Result<SlotConfig, Failure> {
+    Ok(SlotConfig {
         module: settings.module.clone(),
         module_arguments: settings.module_arguments.clone(),
         token_label: settings.token_label.clone(),
         pin: read_pin(&settings.pin_file)?,
         cache_nodes: settings.cache_nodes,
         accept_non_p2pe: settings.accept_non_p2pe,
-    };
-    open(config, made)
-}
-
-/// Opens a slot that is described elsewhere than in the configuration.
-pub(crate) fn open(config: SlotConfig, made: &mut CallTally) -> Result<Slot, Failure> {
-    let opened = Slot::open_untried(config, made);
-    // A module that is not there is the installer's to mend, a slot the key custodians'.
-    let exit = if matches!(opened, Err(HsmError::Module { .. })) { Exit::Module } else { Exit::Hsm };
-    opened.or_exit(exit, "open the HSM")
+    })
 }
 
 /// Reads a PIN out of a file that is private, without the line end editors add.
@@ -77,21 +74,31 @@ pub(crate) fn close_slot(slot: Slot) -> CallTally {
 
 /// The HSM of a server.
 pub(crate) enum Backend {
-    /// A slot, and the door to it.
-    Pkcs11 { slot: Slot, door: Arc<Door> },
+    /// A slot, the door to it, and what was found of it.
+    Pkcs11 { slot: Slot, door: Arc<Door>, report: Box<Report> },
     /// Keys in this process: to measure the server beside them.
     Software(SoftwareSlot),
 }
 
 impl Backend {
-    /// The software backend if there is one, else the configured slot; where that fails, `made` tells the calls made.
+    /// The software backend if there is one, else the configured slot, which is examined: it must be able to open frames as
+    /// every key is registered. Where that fails, `made` tells the calls made.
     pub(crate) fn open(config: &Config, software: Option<SoftwareSlot>, made: &mut CallTally) -> Result<Self, Failure> {
         match software {
             Some(keys) => Ok(Self::Software(keys)),
             None => {
                 let slot = open_slot_counted(&config.hsm, made)?;
-                let door = Door::new(&slot, config.bdks.clone());
-                Ok(Self::Pkcs11 { slot, door })
+                match examined(&slot, &config.bdks) {
+                    Ok(report) => {
+                        let door = Door::new(&slot, config.bdks.clone());
+                        Ok(Self::Pkcs11 { slot, door, report: Box::new(report) })
+                    }
+                    Err(failure) => {
+                        made.add(&slot.take_calls());
+                        made.add(&close_slot(slot));
+                        Err(failure)
+                    }
+                }
             }
         }
     }
@@ -104,10 +111,18 @@ impl Backend {
         }
     }
 
+    /// What was found of it, in a few words, by name; nothing of keys in this process.
+    pub(crate) fn found(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Pkcs11 { report, .. } => found(report),
+            Self::Software(_) => Vec::new(),
+        }
+    }
+
     /// Closes it, and tells the calls nobody else tells.
     pub(crate) fn close(self) -> CallTally {
         match self {
-            Self::Pkcs11 { slot, door } => {
+            Self::Pkcs11 { slot, door, .. } => {
                 let mut calls = door.close();
                 drop(door);
                 calls.add(&close_slot(slot));
@@ -116,6 +131,38 @@ impl Backend {
             Self::Software(_) => CallTally::default(),
         }
     }
+}
+
+/// Examines a slot before it is trusted with these keys.
+fn examined(slot: &Slot, bdks: &[BdkSpec]) -> Result<Report, Failure> {
+    let report = doctor::examine(slot).or_exit(Exit::Hsm, "examine the HSM")?;
+    let shortfalls: Vec<String> = report.shortfalls(bdks).iter().map(Shortfall::to_string).collect();
+    if !shortfalls.is_empty() {
+        let all = shortfalls.join("; ");
+        return Err(Failure::new(Exit::Hsm, format_args!("the server cannot run on this HSM: {all}")));
+    }
+    if report.standing == Standing::NotForProduction {
+        tracing::warn!(token = report.slot.model, "NOT FOR PRODUCTION: the HSM is a token in software");
+    }
+    Ok(report)
+}
+
+/// What the audit log says of an examination.
+pub(crate) fn found(report: &Report) -> Vec<(&'static str, String)> {
+    let modes: Vec<&str> = report.running().map(DecryptionMode::name).collect();
+    let held = Restriction::ALL.into_iter().filter(|restriction| report.enforces(*restriction));
+    let held: Vec<&str> = held.map(Restriction::name).collect();
+    vec![
+        (
+            "module",
+            format!("{} {} by {}", report.module.description, report.module.version, report.module.manufacturer),
+        ),
+        ("token", format!("{}, {} {}", report.slot.token_label, report.slot.model, report.slot.serial)),
+        ("firmware", report.slot.firmware.clone()),
+        ("standing", report.standing.to_string()),
+        ("modes", modes.join(" ")),
+        ("enforces", held.join("; ")),
+    ]
 }
 
 /// Opens sessions for the derivers until it is closed.

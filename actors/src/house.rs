@@ -85,6 +85,8 @@ pub struct Settings {
     pub dev: bool,
     /// The base derivation keys.
     pub bdks: Vec<BdkSpec>,
+    /// What was found of the HSM when it was examined, by name; for the audit log.
+    pub hsm_found: Vec<(&'static str, String)>,
     /// Bad frames in a row after which a device that makes no MACs is suspended.
     pub fault_limit: u32,
     /// How often the head of the audit log is signed.

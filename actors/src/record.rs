@@ -39,6 +39,9 @@ pub struct Record {
     /// The true cause of a refusal or failure, a constant text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
+    /// What was found of the HSM, by name: module, token, firmware, modes, enforcement.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub found: BTreeMap<String, String>,
     /// The calls this made to the HSM's module, by function.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub calls: BTreeMap<String, u32>,
@@ -53,6 +56,9 @@ pub enum Kind {
     /// The server process ended in order.
     #[serde(rename = "server.stopped")]
     ServerStopped,
+    /// The HSM was examined: at start, or by the doctor. Says what was found.
+    #[serde(rename = "hsm.examined")]
+    HsmExamined,
     /// A window opened in which the HSM may be used; each use has its own record after it.
     #[serde(rename = "hsm.window_opened")]
     HsmWindowOpened,
@@ -120,6 +126,7 @@ impl Record {
             mode: None,
             payment: None,
             cause: None,
+            found: BTreeMap::new(),
             calls: BTreeMap::new(),
         }
     }
@@ -130,6 +137,13 @@ impl Record {
         for (function, times) in calls.iter() {
             *self.calls.entry(function.to_owned()).or_default() += times;
         }
+        self
+    }
+
+    /// Adds what was found of the HSM.
+    #[must_use]
+    pub fn with_found<N: Into<String>>(mut self, found: impl IntoIterator<Item = (N, String)>) -> Self {
+        self.found.extend(found.into_iter().map(|(name, what)| (name.into(), what)));
         self
     }
 

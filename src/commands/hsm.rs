@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use warifu_actors::record::{Kind, Record};
 use warifu_hsm::doctor::{self, Pace, Report, Shortfall};
 use warifu_hsm::pkcs11::{Slot, SlotConfig};
-use warifu_hsm::{BdkSpec, CallTally, DecryptionMode};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, HsmError};
 
 use super::output::{remark, say};
 use super::registry::{Desk, Stored as _, now_ms, on_runtime};
@@ -16,7 +16,7 @@ use super::softhsm_env;
 use crate::app::harden;
 use crate::cli::ConfigFile;
 use crate::exit::{Attempt as _, Exit, Failure};
-use crate::hsm::{close_slot, open, open_slot_counted, read_pin};
+use crate::hsm::{close_slot, found, read_pin, slot_config};
 use crate::process::{self, Privacy};
 
 /// Examine the HSM.
@@ -99,12 +99,14 @@ impl Doctor {
                 softhsm_env::apply(&config.hsm)?;
                 harden(&config.server)?;
                 let mut made = CallTally::default();
-                let (examined, calls) = match open_slot_counted(&config.hsm, &mut made) {
+                let opened = slot_config(&config.hsm).and_then(|slot| open(slot, &mut made));
+                let (examined, calls) = match opened {
                     Ok(slot) => examine(slot, config.bdks.clone(), bench),
                     Err(failure) => (Err(failure), made),
                 };
                 // A data store that is away must not keep the doctor away.
-                if let Err(failure) = on_runtime(async { note(&Desk::open(config).await?, &calls).await }) {
+                let found = examined.as_ref().map(|examined| found(&examined.report)).unwrap_or_default();
+                if let Err(failure) = on_runtime(async { note(&Desk::open(config).await?, found, &calls).await }) {
                     remark(format_args!("warifu: the audit log has no record of this examination: {failure}"));
                 }
                 examined?
@@ -127,6 +129,13 @@ impl Doctor {
         }
         examined.verdict()
     }
+}
+
+/// A module that is not there is the installer's to mend, a slot the key custodians'.
+fn open(config: SlotConfig, made: &mut CallTally) -> Result<Slot, Failure> {
+    let opened = Slot::open_untried(config, made);
+    let exit = if matches!(opened, Err(HsmError::Module { .. })) { Exit::Module } else { Exit::Hsm };
+    opened.or_exit(exit, "open the HSM")
 }
 
 /// Examines a slot for these keys, measures it if that is wanted and it can be used, and counts the calls it took.
@@ -156,9 +165,9 @@ fn measure(slot: &Slot) -> Result<Pace, Failure> {
     doctor::measure(slot, tell).or_exit(Exit::Hsm, "measure the HSM")
 }
 
-async fn note(desk: &Desk, calls: &CallTally) -> Result<(), Failure> {
+async fn note(desk: &Desk, found: Vec<(&'static str, String)>, calls: &CallTally) -> Result<(), Failure> {
     let at_ms = u64::try_from(now_ms()).unwrap_or_default();
-    let record = Record::new(at_ms, Kind::HsmSessionOpened).because("hsm doctor").with_calls(calls);
+    let record = Record::new(at_ms, Kind::HsmExamined).because("hsm doctor").with_found(found).with_calls(calls);
     desk.registry.note(&record).await.stored("write the audit record")
 }
 

@@ -89,7 +89,9 @@ impl House {
         let instance = LogId::parse(&settings.instance)?;
         let writer = store.start_writer(instance, settings.writer).await?;
         let log = AuditLog::start(writer, Arc::clone(&clock), supervisor.clone());
-        log.write(Vec::new(), vec![started(&log, &settings)]).await?;
+        let mut first = vec![started(&log, &settings)];
+        first.extend(examined(&log, &settings, hsm.as_ref()));
+        log.write(Vec::new(), first).await?;
         let mut office = Office { settings, store, log, supervisor, derivers: Vec::new() };
         let built = match office.open_sessions(&hsm).await {
             Ok(()) => office.build(acquirer, clock).await,
@@ -113,7 +115,7 @@ impl House {
         store: &Store,
         clock: &dyn Clock,
         calls: &CallTally,
-        cause: &'static str,
+        cause: &str,
     ) -> Result<(), StartError> {
         let writer = store.start_writer(LogId::parse(instance)?, WriterSettings::default()).await?;
         let record = Record::new(clock.now_ms(), Kind::HsmFailed).with_calls(calls).because(cause);
@@ -132,6 +134,12 @@ fn started(log: &AuditLog, settings: &Settings) -> Record {
     let mut record = log.record(Kind::ServerStarted).because(concat!("version ", env!("CARGO_PKG_VERSION")));
     record.mode = Some(modes.join(" "));
     record
+}
+
+/// What was found of the HSM before it was trusted, and the calls that took.
+fn examined(log: &AuditLog, settings: &Settings, hsm: &dyn HsmFactory) -> Option<Record> {
+    let found = settings.hsm_found.clone();
+    (!found.is_empty()).then(|| log.record(Kind::HsmExamined).with_found(found).with_calls(&hsm.take_calls()))
 }
 
 /// What the actors are made with.

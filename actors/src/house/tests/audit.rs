@@ -144,6 +144,19 @@ fn a_start_that_fails_has_written_down_its_calls_when_it_is_told() {
 }
 
 #[test]
+fn what_was_found_of_the_hsm_is_written_down_before_it_is_used() {
+    let mut stage = Stage::new();
+    stage.settings.hsm_found = vec![("modes", "hardware hybrid".to_owned()), ("firmware", "7.8".to_owned())];
+    play_on(&stage, |scene, _, _| async move {
+        let records = scene.records().await;
+        let kinds: Vec<Kind> = records.iter().take(3).map(|record| record.kind).collect();
+        assert_eq!(kinds, [Kind::ServerStarted, Kind::HsmExamined, Kind::HsmSessionOpened]);
+        assert_eq!(records[1].found["modes"], "hardware hybrid");
+        assert_eq!(records[1].found["firmware"], "7.8");
+    });
+}
+
+#[test]
 fn the_window_is_opened_once_and_not_for_each_request() {
     play(|scene, _, keypad| async move {
         for counter in 1..=10 {

@@ -60,6 +60,7 @@ impl Stage {
             accept_non_p2pe: true,
             dev: true,
             bdks: bdks().into_iter().map(|(spec, _)| spec).collect(),
+            hsm_found: Vec::new(),
             fault_limit: 3,
             sign_every: Duration::from_secs(3600),
             writer: WriterSettings::default(),
