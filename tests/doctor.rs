@@ -4,25 +4,18 @@
 mod stage;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use stage::desk::entries;
 use stage::shop::{Shop, folder};
-use stage::{Options, Server, program};
+use stage::{Options, Server, program, softokn};
 
 /// NSS's token with no database: nothing is kept, so there is nobody to log in.
 const NO_DATABASE: &str = "configdir='' flags=noCertDB,noModDB,forceOpen";
 const NSS_LABEL: &str = "NSS Generic Crypto Services";
-
-fn softokn() -> PathBuf {
-    let places =
-        ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/x86_64-linux-gnu/nss", "/usr/lib64"];
-    let found = places.iter().map(|place| Path::new(place).join("libsoftokn3.so")).find(|path| path.is_file());
-    found.expect("NSS is not installed: apt-get install libnss3, or scripts/prepare nss")
-}
 
 /// Runs the doctor on a module that no configuration names.
 fn doctor(module: &Path, label: &str, more: &[&str]) -> Output {

@@ -45,6 +45,19 @@ pub fn program(name: &str) -> PathBuf {
     panic!("{name} is not built: run `cargo build --workspace --all-targets` first (looked in {})", profile.display());
 }
 
+/// NSS's token, the second PKCS#11 module.
+pub fn softokn() -> PathBuf {
+    let places = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib/x86_64-linux-gnu/nss",
+        "/usr/lib64",
+        "/usr/lib",
+    ];
+    let found = places.iter().map(|place| Path::new(place).join("libsoftokn3.so")).find(|path| path.is_file());
+    found.expect("NSS is missing: apt-get install libnss3, or scripts/prepare nss")
+}
+
 /// A child that ends with its scope.
 pub struct Process(Child);
 
