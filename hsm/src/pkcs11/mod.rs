@@ -9,6 +9,8 @@
 
 mod ckr;
 mod derive;
+mod export;
+mod generate;
 mod hsm;
 mod mechanism;
 mod module;
@@ -16,6 +18,7 @@ mod objects;
 mod open;
 pub(crate) mod pace;
 mod pin;
+mod proof;
 pub mod provision;
 mod raw;
 mod seal;
@@ -28,8 +31,10 @@ mod tdes_ik;
 mod template;
 pub(crate) mod trial;
 
+pub use export::KbpkSpec;
+pub use generate::NewBdk;
 pub use hsm::Pkcs11Hsm;
-pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, masked_bdk_label};
+pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, kbpk_label, masked_bdk_label};
 pub use pin::Pin;
 pub use slot::{Slot, SlotConfig, SlotFactory};
 pub use softhsm::{SOFTHSM_MISSING, find_softhsm, softhsm_configuration};

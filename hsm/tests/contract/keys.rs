@@ -12,7 +12,7 @@ use warifu_hsm::{BdkSpec, DecryptionMode, HsmError};
 use crate::support::slot::{self, SHARED, config, module, new_slot, spec, test_key};
 
 fn named(name: &str, scheme: Scheme, mode: DecryptionMode) -> BdkSpec {
-    BdkSpec { id: BdkId::parse(name).unwrap(), scheme, len: KeyLen::K128, mode }
+    BdkSpec { id: BdkId::parse(name).unwrap(), scheme, len: KeyLen::K128, mode, proof: None }
 }
 
 /// A session beside the slot's own, in the same login, to put keys of any kind into it.
