@@ -90,6 +90,9 @@ fn document(groups: &BTreeMap<String, Vec<Figure>>, served: &[Titled]) -> Result
         "\n## What these figures do not show\n\n\
          - SoftHSM is a test tool in the server's own process. A real HSM is reached over a network and has its own limits; what\n  \
            carries over is the number of calls for each frame, which `cargo bench --bench hsm` prints.\n\
+         - The floor of AES is the fewest cipher operations the standard leaves, done with the `aes` crate. That crate expands\n  \
+           keys with AESKEYGENASSIST, which is slow on some processors; the kernels here do without it, and are then faster\n  \
+           than the floor.\n\
          - The whole way is measured with the load's callers on the same machine as the server, so both share its processors.\n\
          - Figures of different machines, or of one machine under other load, cannot be compared. What can be is the number\n  \
            of instructions: `./check` counts those of the ciphers and holds them to budgets (`core/benches/instructions`).\n",
