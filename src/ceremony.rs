@@ -95,14 +95,14 @@ pub(crate) fn gather(
     now_ms: impl Fn() -> i64,
 ) -> Result<Gathered, CeremonyError> {
     let words = plan.language;
-    dialogue.tell(&words.opening(plan.key, &kind(plan.scheme, plan.len), plan.custodians))?;
+    dialogue.tell(&words.opening(&words.making(plan.key, &kind(plan.scheme, plan.len)), plan.custodians))?;
     let (mut parts, mut components) = (Vec::new(), Vec::new());
     let mut drawn = match source {
         Source::Paper => None,
         Source::Drawn(components) => Some(components.into_iter()),
     };
     for number in 1..=plan.custodians {
-        let person = receive(plan, dialogue, door, number)?;
+        let person = receive(words, dialogue, door, (number, plan.custodians))?;
         let (component, kcv) = match drawn.as_mut().map(Iterator::next) {
             None => take(plan, dialogue, person.id.as_str())?,
             Some(Some(component)) => give(plan, dialogue, component, person.id.as_str())?,
@@ -137,20 +137,27 @@ pub(crate) fn gather(
 /// # Errors
 /// [`CeremonyError`]: then nothing has happened.
 pub(crate) fn attend(
-    plan: &Plan<'_>,
+    what: &str,
+    custodians: usize,
+    language: Language,
     dialogue: Dialogue,
     door: &mut Door,
     now_ms: impl Fn() -> i64,
 ) -> Result<Vec<(Admitted, i64)>, CeremonyError> {
-    dialogue.tell(&plan.language.opening(plan.key, &kind(plan.scheme, plan.len), plan.custodians))?;
-    (1..=plan.custodians).map(|number| Ok((receive(plan, dialogue, door, number)?, now_ms()))).collect()
+    dialogue.tell(&language.opening(what, custodians))?;
+    let turns = (1..=custodians).map(|number| (number, custodians));
+    turns.map(|turn| Ok((receive(language, dialogue, door, turn)?, now_ms()))).collect()
 }
 
 /// The next custodian, recognised.
-fn receive(plan: &Plan<'_>, dialogue: Dialogue, door: &mut Door, number: usize) -> Result<Admitted, CeremonyError> {
-    let words = plan.language;
+fn receive(
+    words: Language,
+    dialogue: Dialogue,
+    door: &mut Door,
+    (number, of): (usize, usize),
+) -> Result<Admitted, CeremonyError> {
     dialogue.tell("")?;
-    dialogue.tell(&words.turn(number, plan.custodians))?;
+    dialogue.tell(&words.turn(number, of))?;
     let certificate = dialogue.ask(words.certificate())?;
     let key = dialogue.ask(words.private_key())?;
     let person = door.admit(Path::new(&certificate), Path::new(&key))?;
@@ -212,7 +219,8 @@ fn agrees(scheme: Scheme, key: &KeyBytes, stated: &str) -> bool {
     }
 }
 
-fn kind(scheme: Scheme, len: KeyLen) -> String {
+/// How people call a kind of key.
+pub(crate) fn kind(scheme: Scheme, len: KeyLen) -> String {
     match scheme {
         Scheme::Aes => format!("AES-{} DUKPT", len.bits()),
         Scheme::Tdes => "TDES DUKPT".to_owned(),

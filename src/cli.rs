@@ -150,6 +150,7 @@ mod tests {
             "warifu device show kp-1 --json",
             "warifu key register phone-2026 --kcv 7AD386C376 --merchant shop --expires 2029-12-31",
             "warifu key list --json",
+            "warifu key init --transcript t",
             "warifu key export-ik --device kp-1 --kbpk factory --out kp-1.tr31 --again",
             "warifu key destroy phone-2026 --transcript t",
             "warifu key ceremony factory --kbpk --bits 128 --transcript t",

@@ -419,3 +419,38 @@ fn a_key_the_hsm_makes_is_known_to_nobody_and_is_destroyed_by_two() {
     let text = vault.server.operated(&["key", "transcript", "verify", path.to_str().unwrap()]);
     assert!(text.contains("destroyed"), "{text}");
 }
+
+#[test]
+fn an_empty_token_gets_its_service_keys_from_two_people_once() {
+    let vault = Vault::open();
+    let dir = vault.server.dir();
+    let pin = std::fs::read_to_string(dir.join("hsm-pin")).unwrap();
+    let mut tool = Command::new("softhsm2-util");
+    tool.args(["--init-token", "--free", "--label", "empty", "--so-pin", "12345678", "--pin", pin.trim()]);
+    let made = tool.env("SOFTHSM2_CONF", dir.join("softhsm2.conf")).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let before = vault.server.hsm_objects();
+    let init = |transcript: &str, people: &[&Custodian]| {
+        let script: String =
+            people.iter().map(|who| format!("{}\n{}\n", who.certificate.display(), who.key.display())).collect();
+        let mut command = Command::new(program("warifu"));
+        command.args(["key", "init", "--script", "--transcript"]).arg(dir.join(transcript));
+        command.arg("--config").arg(dir.join("warifu.toml")).env("WARIFU__HSM__TOKEN_LABEL", "empty");
+        let mut init = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let _ = init.stdin.take().unwrap().write_all(script.as_bytes());
+        init.wait_with_output().unwrap()
+    };
+    let [aiko, botan] = &vault.people;
+    let alone = init("alone", &[aiko, aiko]);
+    assert!(last_line(&alone).contains("nothing was left behind"), "{}", last_line(&alone));
+    assert_eq!(vault.server.hsm_objects(), before);
+    let done = init("done", &[aiko, botan]);
+    assert!(done.status.success(), "{}", last_line(&done));
+    assert_eq!(vault.server.hsm_objects(), before + 4, "two secrets and a pair");
+    let path = dir.join("done");
+    let text = vault.server.operated(&["key", "transcript", "verify", path.to_str().unwrap()]);
+    assert!(text.contains("in the token \"empty\"") && text.contains("botan"), "{text}");
+    let again = init("again", &[aiko, botan]);
+    assert_eq!(again.status.code(), Some(3));
+    assert!(last_line(&again).contains("is taken"), "{}", last_line(&again));
+}

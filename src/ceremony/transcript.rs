@@ -42,8 +42,8 @@ pub(crate) struct Transcript {
     pub(crate) custodians: Vec<Part>,
     /// The key's check value, where it is known.
     pub(crate) kcv: Option<String>,
-    /// What servers hold the slot to.
-    pub(crate) proof: String,
+    /// What servers hold the slot to, where there is something.
+    pub(crate) proof: Option<String>,
     /// When it began and ended, RFC 3339.
     pub(crate) begun: String,
     /// See `begun`.

@@ -13,16 +13,56 @@ pub(crate) enum Language {
 
 impl Language {
     /// The first words.
-    pub(crate) fn opening(self, key: &str, kind: &str, custodians: usize) -> String {
+    pub(crate) fn opening(self, what: &str, custodians: usize) -> String {
         match self {
             Self::En => format!(
-                "Ceremony for the key {key} ({kind}), with {custodians} custodians.\n\
+                "{what}. Custodians: {custodians}.\n\
                  Each comes alone to the screen. What is typed is not shown. Ctrl-C gives up: nothing is left behind."
             ),
             Self::Ja => format!(
-                "鍵 {key}（{kind}）の鍵セレモニーを始めます。管理者は {custodians} 名です。\n\
+                "{what}。管理者：{custodians} 名。\n\
                  管理者は一人ずつ画面の前に来てください。入力は表示されません。Ctrl-C で中止でき、何も残りません。"
             ),
+        }
+    }
+
+    /// A key is made.
+    pub(crate) fn making(self, key: &str, kind: &str) -> String {
+        match self {
+            Self::En => format!("A key is made: {key} ({kind})"),
+            Self::Ja => format!("鍵 {key}（{kind}）を作成します"),
+        }
+    }
+
+    /// A key is destroyed.
+    pub(crate) fn destroying(self, key: &str) -> String {
+        match self {
+            Self::En => format!("A key is destroyed: {key}"),
+            Self::Ja => format!("鍵 {key} を廃棄します"),
+        }
+    }
+
+    /// An initial key leaves.
+    pub(crate) fn exporting(self, device: &str, kbpk: &str) -> String {
+        match self {
+            Self::En => format!("The initial key of the device {device} leaves the HSM under {kbpk}"),
+            Self::Ja => format!("端末 {device} の初期鍵を {kbpk} で保護して取り出します"),
+        }
+    }
+
+    /// The keys every server needs are made.
+    pub(crate) fn service_keys(self) -> String {
+        match self {
+            Self::En => "The keys every server needs are made in the HSM: vault root, fingerprint, audit".to_owned(),
+            Self::Ja => "サーバー共通の鍵（保管庫ルート鍵、指紋鍵、監査鍵）を HSM 内で作成します".to_owned(),
+        }
+    }
+
+    /// They were made.
+    pub(crate) fn service_keys_made(self) -> &'static str {
+        match self {
+            Self::En => "Vault root, fingerprint and audit key are in the HSM.",
+            Self::Ja => "保管庫ルート鍵、指紋鍵、監査鍵を HSM に作成しました。",
         }
     }
 

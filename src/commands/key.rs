@@ -24,7 +24,7 @@ use crate::cli::ConfigFile;
 use crate::exit::{Exit, Failure};
 use crate::hsm;
 use crate::rpc::scheme_name;
-use ceremony::{Ceremony, Destroy};
+use ceremony::{Ceremony, Destroy, Init};
 use export_ik::ExportIk;
 use transcript::TranscriptCommand;
 
@@ -32,6 +32,7 @@ use transcript::TranscriptCommand;
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
+  warifu key init --transcript service-keys.transcript
   warifu key register phone-2026 --kcv 7AD386C376 --expires 2029-12-31
   warifu key ceremony phone-2026 --transcript phone-2026.transcript --expires 2029-12-31
   warifu key transcript verify phone-2026.transcript --public-key audit-key.hex
@@ -64,6 +65,8 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Make the keys every server needs, in an HSM that has none: vault root, fingerprint, audit; takes two custodians.
+    Init(Init),
     /// Put a new key into the HSM, in the presence of two custodians or more.
     Ceremony(Ceremony),
     /// Destroy a key that is out of use, in the HSM and for good; takes two custodians.
@@ -113,7 +116,12 @@ impl KeyCommand {
     pub(crate) fn run(self, file: &ConfigFile) -> Result<(), Failure> {
         match self.command {
             What::Transcript(command) => return command.run(),
-            What::Register(_) | What::Ceremony(_) | What::Destroy(_) | What::ExportIk(_) | What::Activate(_) => {
+            What::Init(_)
+            | What::Register(_)
+            | What::Ceremony(_)
+            | What::Destroy(_)
+            | What::ExportIk(_)
+            | What::Activate(_) => {
                 let config = file.load(&[])?;
                 softhsm_env::apply(&config.hsm)?;
                 harden(&config.server)?;
@@ -122,6 +130,7 @@ impl KeyCommand {
         }
         at_desk(file, async |desk| match self.command {
             What::Register(new) => new.register(&desk).await,
+            What::Init(init) => init.hold(&desk).await,
             What::Ceremony(ceremony) => ceremony.hold(&desk).await,
             What::Destroy(destroy) => destroy.hold(&desk).await,
             What::ExportIk(export) => export.hold(&desk).await,

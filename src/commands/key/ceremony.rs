@@ -17,8 +17,8 @@ use warifu_hsm::{BdkSpec, DecryptionMode, Hsm as _, HsmError};
 
 use super::{configured, identified};
 use crate::ceremony::{
-    CeremonyError, DESTROYED, Dialogue, Door, Gathered, Language, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_DRAWN, Plan,
-    Source, attend, gather,
+    Admitted, CeremonyError, DESTROYED, Dialogue, Door, Gathered, Language, MADE_IN_HSM, MADE_OF_COMPONENTS,
+    MADE_OF_DRAWN, Plan, Source, attend, gather, kind,
 };
 use crate::commands::device::date;
 use crate::commands::output::{remark, say};
@@ -26,7 +26,7 @@ use crate::commands::registry::{Desk, Stored as _, now_ms};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{self, close_slot, open_slot_counted};
 use crate::process;
-use witness::{Attended, Witness};
+use witness::{Attended, Subject, Witness};
 
 /// Fewest people it takes.
 const FEWEST: u8 = 2;
@@ -138,6 +138,10 @@ impl People {
         self.company.assemble(desk).await
     }
 
+    fn attend(&self, what: &str, dialogue: Dialogue, door: &mut Door) -> Result<Vec<(Admitted, i64)>, CeremonyError> {
+        attend(what, self.custodians.into(), self.company.language(), dialogue, door, now_ms)
+    }
+
     fn plan<'a>(&self, spec: &'a BdkSpec, expected: Option<&str>) -> Plan<'a> {
         Plan {
             key: spec.id.as_str(),
@@ -155,10 +159,11 @@ impl Ceremony {
         let spec = &self.spec(desk)?;
         let before = self.registered(desk).await?;
         let (dialogue, door) = self.people.assemble(desk).await?;
-        let witness = Witness::new(desk, spec, self.merchant.as_ref(), &self.people.transcript);
+        let subject = Subject::key(spec);
+        let witness = Witness::new(desk, subject, self.merchant.as_ref(), &self.people.transcript);
         let kcv = match self.from {
-            Origin::Hsm => self.make(&witness, dialogue, door, before.is_some()).await?,
-            Origin::Components | Origin::Drawn => self.load(&witness, dialogue, door, before).await?,
+            Origin::Hsm => self.make(&witness, spec, dialogue, door, before.is_some()).await?,
+            Origin::Components | Origin::Drawn => self.load(&witness, spec, dialogue, door, before).await?,
         };
         say(self.people.company.language().done(kcv.as_deref().unwrap_or("-")));
         remark(format_args!("next: warifu key activate {}", self.id));
@@ -201,13 +206,14 @@ impl Ceremony {
     async fn load(
         &self,
         witness: &Witness<'_>,
+        spec: &BdkSpec,
         dialogue: Dialogue,
         mut door: Door,
         before: Option<BdkRecord>,
     ) -> Result<Option<String>, Failure> {
-        let (desk, spec) = (witness.desk, witness.spec);
+        let desk = witness.desk;
         let source = match self.from {
-            Origin::Drawn => Source::Drawn(self.draw(witness).await?),
+            Origin::Drawn => Source::Drawn(self.draw(witness, spec.len).await?),
             _ => Source::Paper,
         };
         let plan = self.people.plan(spec, self.kcv.as_deref());
@@ -219,11 +225,11 @@ impl Ceremony {
         if desk.config.server.environment == Environment::Live && custody::is_published(proof) {
             return Err(witness.gave_up(&CeremonyError::Published).await?);
         }
-        self.register(witness, proof, Some(kcv), before).await?;
+        self.register(witness, spec, proof, Some(kcv), before).await?;
 
         let attended = parts.iter().map(|(person, kcv, at_ms)| Attended::with(person, *kcv, *at_ms)).collect();
         let act = if self.from == Origin::Drawn { MADE_OF_DRAWN } else { MADE_OF_COMPONENTS };
-        let text = witness.transcript(act, attended, Some(kcv), proof)?;
+        let text = witness.transcript(act, attended, Some(kcv), Some(proof))?;
         let (loaded, calls) = hsm::use_once(&desk.config.hsm, "load the key", |slot, session| {
             put(slot, self.purpose(), spec, &key, proof)?;
             Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
@@ -241,8 +247,7 @@ impl Ceremony {
     }
 
     /// Components out of the slot's generator.
-    async fn draw(&self, witness: &Witness<'_>) -> Result<Vec<KeyBytes>, Failure> {
-        let len = witness.spec.len;
+    async fn draw(&self, witness: &Witness<'_>, len: KeyLen) -> Result<Vec<KeyBytes>, Failure> {
         let (drawn, calls) = hsm::use_once(&witness.desk.config.hsm, "draw components", |_, session| {
             (0..self.people.custodians)
                 .map(|_| {
@@ -260,11 +265,12 @@ impl Ceremony {
     async fn make(
         &self,
         witness: &Witness<'_>,
+        spec: &BdkSpec,
         dialogue: Dialogue,
         mut door: Door,
         registered: bool,
     ) -> Result<Option<String>, Failure> {
-        let (desk, spec) = (witness.desk, witness.spec);
+        let desk = witness.desk;
         if registered {
             let id = &self.id;
             let why = format_args!("the key {id} is registered already: destroy it first if it was never made");
@@ -273,7 +279,12 @@ impl Ceremony {
         if self.kcv.is_some() {
             return Err(Failure::new(Exit::Usage, "nobody knows the check value of a key the HSM is yet to make"));
         }
-        let people = match attend(&self.people.plan(spec, None), dialogue, &mut door, now_ms) {
+        let words = self.people.company.language();
+        let people = match self.people.attend(
+            &words.making(self.id.as_str(), &kind(spec.scheme, spec.len)),
+            dialogue,
+            &mut door,
+        ) {
             Ok(people) => people,
             Err(error) => return Err(witness.gave_up(&error).await?),
         };
@@ -283,9 +294,9 @@ impl Ceremony {
         let made = async {
             let new = slot.generate_bdk(spec).or_exit(Exit::Hsm, what)?;
             let (proof, kcv) = new.identify().or_exit(Exit::Hsm, what)?;
-            self.register(witness, proof, kcv, None).await?;
+            self.register(witness, spec, proof, kcv, None).await?;
             let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
-            let text = witness.transcript(MADE_IN_HSM, attended, kcv, proof)?;
+            let text = witness.transcript(MADE_IN_HSM, attended, kcv, Some(proof))?;
             new.keep().or_exit(Exit::Hsm, what)?;
             let mut session = slot.session(&[]).or_exit(Exit::Hsm, what)?;
             let signed = session.sign(text.as_bytes()).and_then(|signed| Ok((signed, session.audit_public_key()?)));
@@ -311,11 +322,12 @@ impl Ceremony {
     async fn register(
         &self,
         witness: &Witness<'_>,
+        spec: &BdkSpec,
         proof: KeyProof,
         kcv: Option<Kcv>,
         before: Option<BdkRecord>,
     ) -> Result<(), Failure> {
-        let (desk, spec) = (witness.desk, witness.spec);
+        let desk = witness.desk;
         if let Some(before) = before {
             return match before.proof == proof {
                 true => Ok(()),
@@ -378,6 +390,45 @@ fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: Key
     Err(HsmError::SelfTest("it does not hold the key it was given, which was destroyed"))
 }
 
+#[derive(Args)]
+pub(super) struct Init {
+    #[command(flatten)]
+    people: People,
+}
+
+impl Init {
+    pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
+        let (dialogue, mut door) = self.people.assemble(desk).await?;
+        let witness = Witness::new(desk, Subject::service_keys(), None, &self.people.transcript);
+        let words = self.people.company.language();
+        let people = match self.people.attend(&words.service_keys(), dialogue, &mut door) {
+            Ok(people) => people,
+            Err(error) => return Err(witness.gave_up(&error).await?),
+        };
+        let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
+        let text = witness.transcript(MADE_IN_HSM, attended, None, None)?;
+        let mut calls = warifu_hsm::CallTally::default();
+        let made = open_slot_counted(&desk.config.hsm, &mut calls).and_then(|slot| {
+            let made = provision::create_service_keys(&slot).and_then(|()| {
+                let mut session = slot.session(&[])?;
+                Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
+            });
+            calls.add(&slot.take_calls());
+            calls.add(&close_slot(slot));
+            made.or_exit(Exit::Hsm, "make the keys every server needs")
+        });
+        match made {
+            Ok(signed) => witness.sign_off(text, signed, &calls).await?,
+            Err(failure) => {
+                witness.failed(&calls).await?;
+                return Err(failure);
+            }
+        }
+        say(words.service_keys_made());
+        Ok(())
+    }
+}
+
 impl Destroy {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
         let known = desk.store.bdks().await.stored("look the key up")?.into_iter().find(|known| known.id == self.id);
@@ -388,8 +439,10 @@ impl Destroy {
         let mode = DecryptionMode::Hardware;
         let spec = BdkSpec { id: known.id.clone(), scheme: known.scheme, len: known.len, mode, proof: None };
         let (dialogue, mut door) = self.people.assemble(desk).await?;
-        let witness = Witness::new(desk, &spec, known.merchant.as_ref(), &self.people.transcript);
-        let people = match attend(&self.people.plan(&spec, None), dialogue, &mut door, now_ms) {
+        let subject = Subject::key(&spec);
+        let witness = Witness::new(desk, subject, known.merchant.as_ref(), &self.people.transcript);
+        let words = self.people.company.language();
+        let people = match self.people.attend(&words.destroying(known.id.as_str()), dialogue, &mut door) {
             Ok(people) => people,
             Err(error) => return Err(witness.gave_up(&error).await?),
         };
@@ -399,8 +452,7 @@ impl Destroy {
             moved.stored("destroy the key")?;
         }
         let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
-        let kcv = None;
-        let text = witness.transcript(DESTROYED, attended, kcv, known.proof)?;
+        let text = witness.transcript(DESTROYED, attended, None, Some(known.proof))?;
         let (destroyed, calls) = hsm::use_once(&desk.config.hsm, "destroy the key", |slot, session| {
             match known.purpose {
                 Purpose::Bdk => provision::destroy_bdk(slot, &known.id)?,

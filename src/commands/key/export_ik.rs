@@ -14,7 +14,7 @@ use warifu_hsm::pkcs11::KbpkSpec;
 use warifu_hsm::{BdkSpec, DecryptionMode};
 
 use super::ceremony::Company;
-use crate::ceremony::{Plan, attend};
+use crate::ceremony::attend;
 use crate::commands::output::say;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
 use crate::exit::{Attempt as _, Exit, Failure};
@@ -55,15 +55,11 @@ impl ExportIk {
         }
 
         let (dialogue, mut door) = self.company.assemble(desk).await?;
-        let plan = Plan {
-            key: self.device.as_str(),
-            scheme: bdk.scheme,
-            len: bdk.len,
-            custodians: if before > 0 { 2 } else { 1 },
-            expected: None,
-            language: self.company.language(),
-        };
-        let people = attend(&plan, dialogue, &mut door, now_ms).or_exit(Exit::Refused, "export the initial key")?;
+        let words = self.company.language();
+        let custodians = if before > 0 { 2 } else { 1 };
+        let what = words.exporting(self.device.as_str(), self.kbpk.as_str());
+        let people = attend(&what, custodians, words, dialogue, &mut door, now_ms);
+        let people = people.or_exit(Exit::Refused, "export the initial key")?;
         let names: Vec<&str> = people.iter().map(|(person, _)| person.id.as_str()).collect();
 
         // First it is written down that the key leaves, then it leaves.

@@ -18,10 +18,29 @@ use crate::commands::registry::{Desk, Stored as _, now_ms};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::rpc::scheme_name;
 
+/// What a ceremony is about.
+pub(super) struct Subject {
+    key: String,
+    scheme: &'static str,
+    bits: u16,
+}
+
+impl Subject {
+    /// A key of the registry.
+    pub(super) fn key(spec: &BdkSpec) -> Self {
+        Self { key: spec.id.to_string(), scheme: scheme_name(spec.scheme), bits: spec.len.bits() }
+    }
+
+    /// The keys every server needs.
+    pub(super) fn service_keys() -> Self {
+        Self { key: "service keys".to_owned(), scheme: "aes, hmac, ecdsa", bits: 256 }
+    }
+}
+
 /// Watches one ceremony.
 pub(super) struct Witness<'a> {
     pub(super) desk: &'a Desk,
-    pub(super) spec: &'a BdkSpec,
+    subject: Subject,
     merchant: Option<&'a MerchantId>,
     file: &'a Path,
     begun_ms: i64,
@@ -50,8 +69,8 @@ impl Attended {
 
 impl<'a> Witness<'a> {
     /// From now on.
-    pub(super) fn new(desk: &'a Desk, spec: &'a BdkSpec, merchant: Option<&'a MerchantId>, file: &'a Path) -> Self {
-        Self { desk, spec, merchant, file, begun_ms: now_ms() }
+    pub(super) fn new(desk: &'a Desk, subject: Subject, merchant: Option<&'a MerchantId>, file: &'a Path) -> Self {
+        Self { desk, subject, merchant, file, begun_ms: now_ms() }
     }
 
     /// What was done, to be signed.
@@ -60,7 +79,7 @@ impl<'a> Witness<'a> {
         act: &str,
         people: Vec<Attended>,
         kcv: Option<Kcv>,
-        proof: KeyProof,
+        proof: Option<KeyProof>,
     ) -> Result<String, Failure> {
         let config = &self.desk.config;
         let transcript = Transcript {
@@ -69,14 +88,14 @@ impl<'a> Witness<'a> {
             instance: config.server.instance.clone(),
             environment: config.server.environment.name().to_owned(),
             token: config.hsm.token_label.clone(),
-            key: self.spec.id.to_string(),
-            scheme: scheme_name(self.spec.scheme).to_owned(),
-            bits: self.spec.len.bits(),
+            key: self.subject.key.clone(),
+            scheme: self.subject.scheme.to_owned(),
+            bits: self.subject.bits,
             merchant: self.merchant.map(ToString::to_string),
             act: act.to_owned(),
             custodians: people.into_iter().map(|Attended(part)| part).collect(),
             kcv: kcv.map(|kcv| kcv.to_string()),
-            proof: proof.to_string(),
+            proof: proof.map(|proof| proof.to_string()),
             begun: moment(self.begun_ms),
             ended: moment(now_ms()),
         };
@@ -124,7 +143,7 @@ impl<'a> Witness<'a> {
     async fn note(&self, kind: Kind, cause: &str, calls: &CallTally) -> Result<(), Failure> {
         let mut record =
             Record::new(u64::try_from(now_ms()).unwrap_or_default(), kind).because(cause).with_calls(calls);
-        record.key = Some(self.spec.id.to_string());
+        record.key = Some(self.subject.key.clone());
         self.desk.registry.note(&record).await.stored("write the audit record")
     }
 }
