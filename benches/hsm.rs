@@ -72,7 +72,8 @@ fn measure(
         for _ in 0..64 {
             hsm.open(&spec.id, &next()).expect("a good frame");
         }
-        println!("{}, {kept}, 64 frames: {}", spec.id, hsm.take_calls());
+        let calls = hsm.take_calls();
+        println!("{}, {kept}, 64 frames: {calls}", spec.id);
         group.bench_function(spec.id.as_str(), |b| {
             b.iter_batched_ref(
                 &mut next,
@@ -80,7 +81,10 @@ fn measure(
                 BatchSize::SmallInput,
             );
         });
-        // What the module's own calls take of that.
+        // What the module's own calls take of that, where there are any: keys kept on the host need none.
+        if calls.total() == 0 {
+            continue;
+        }
         group.bench_function(format!("{}, its calls alone", spec.id.as_str()), |b| {
             b.iter_custom(|frames| {
                 hsm.take_time();

@@ -14,6 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("warifu_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()
+        .codec_path("crate::wire::LeanCodec")
         // Sealed frames are cut out of the receive buffer, not copied, and cheap to send again.
         .bytes(".warifu.v1.DeviceOutput.frame")
         // A frame holds nothing clear, yet vendor formats carry masked tracks: its Debug prints its length only.

@@ -14,12 +14,14 @@ use warifu_actors::acquirer::Acquirer;
 use warifu_actors::acquirer::simulator::Simulator;
 use warifu_actors::clock::{Clock, SystemClock};
 use warifu_actors::house::Settings;
+use warifu_actors::key_deriver::VisitError;
 use warifu_actors::store::module::ModuleState;
 use warifu_actors::store::{Store, StoreError, WriterSettings};
 use warifu_hsm::software::SoftwareSlot;
 use warifu_hsm::{CallTally, HsmError};
 
 use crate::config::{AcquirerKind, Config, Server, StoreSettings};
+use crate::custody;
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::Backend;
 use crate::http;
@@ -77,7 +79,7 @@ impl App {
         Self::start_on(config, Posture::Dev, Some(keys)).await
     }
 
-    async fn start_on(config: Config, posture: Posture, software: Option<SoftwareSlot>) -> Result<Self, Failure> {
+    async fn start_on(mut config: Config, posture: Posture, software: Option<SoftwareSlot>) -> Result<Self, Failure> {
         harden(&config.server)?;
         process::raise_file_limit();
         let telemetry =
@@ -95,6 +97,7 @@ impl App {
         };
         fs::create_dir_all(&config.server.data_dir).or_exit(Exit::Usage, "make server.data_dir")?;
         let store = open_store(&config.store).await?;
+        config.bdks = custody::registered(&config.bdks, config.server.environment, &store).await?;
         let mut calls = CallTally::default();
         let hsm = match Backend::open(&config, software, &mut calls) {
             Ok(hsm) => hsm,
@@ -110,9 +113,12 @@ impl App {
         let house = match started {
             Ok(house) => house,
             Err(error) => {
-                let failure = Failure::new(exit_of(&error), format_args!("could not start: {error}"));
-                note_calls(&config, &store, &hsm.close(), &failure).await;
-                return Err(failure);
+                let exit = exit_of(&error);
+                let refused = Err(error).or_exit(exit, "start");
+                if let Err(failure) = &refused {
+                    note_calls(&config, &store, &hsm.close(), failure).await;
+                }
+                return refused;
             }
         };
         let services = Services::new(house.clone(), posture, &config.server)
@@ -301,7 +307,7 @@ async fn note_calls(config: &Config, store: &Store, calls: &CallTally, why: &Fai
 fn exit_of(error: &(dyn std::error::Error + 'static)) -> Exit {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        if error.is::<HsmError>() {
+        if error.is::<VisitError>() || error.is::<HsmError>() {
             return Exit::Hsm;
         }
         if error.is::<StoreError>() {

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{audit, bench, calc, config, dev, device, hsm, merchant, module, pki, sales, serve};
+use crate::commands::{
+    audit, bench, calc, config, custodian, dev, device, hsm, key, merchant, module, pki, sales, serve,
+};
 use crate::config::{Config, ConfigError};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::process;
@@ -48,6 +50,8 @@ enum Command {
     Merchant(merchant::MerchantCommand),
     Module(module::ModuleCommand),
     Device(device::DeviceCommand),
+    Key(key::KeyCommand),
+    Custodian(custodian::CustodianCommand),
     Sales(sales::SalesCommand),
     Audit(audit::AuditCommand),
     Hsm(hsm::HsmCommand),
@@ -81,6 +85,8 @@ impl Cli {
             Command::Merchant(command) => command.run(&file),
             Command::Module(command) => command.run(&file),
             Command::Device(command) => command.run(&file),
+            Command::Key(command) => command.run(&file),
+            Command::Custodian(command) => command.run(&file),
             Command::Sales(command) => command.run(&file),
             Command::Audit(command) => command.run(&file),
             Command::Hsm(command) => command.run(&file),
@@ -143,6 +149,17 @@ mod tests {
             "warifu device add kp-1 --merchant shop --scheme aes --ksn 123456789012000100000000 --bdk b --format native",
             "warifu device activate kp-1",
             "warifu device show kp-1 --json",
+            "warifu key register phone-2026 --kcv 7AD386C376 --merchant shop --expires 2029-12-31",
+            "warifu key list --json",
+            "warifu key init --transcript t",
+            "warifu key export-ik --device kp-1 --kbpk factory --out kp-1.tr31 --again",
+            "warifu key destroy phone-2026 --transcript t",
+            "warifu key ceremony factory --kbpk --bits 128 --transcript t",
+            "warifu key ceremony phone-2026 --custodians 3 --transcript t --lang ja",
+            "warifu key transcript verify t --public-key audit-key.hex --json",
+            "warifu custodian add aiko --cert aiko.pem",
+            "warifu key activate phone-2026",
+            "warifu key deactivate phone-2026 --compromised",
             "warifu sales list --merchant shop --order 42 --json",
             "warifu audit export --out log.jsonl",
             "warifu audit export --out log.jsonl --force",

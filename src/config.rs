@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{env, fs, io};
 
+use warifu_core::custody::Environment;
 use warifu_hsm::BdkSpec;
 
 use layers::Layers;
@@ -122,6 +123,8 @@ pub struct Server {
     pub http_listen: SocketAddr,
     /// Name of this process.
     pub instance: String,
+    /// Whether its cards are real.
+    pub environment: Environment,
     /// Where files go.
     pub data_dir: PathBuf,
     /// Longest time a request may take.

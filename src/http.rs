@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use tokio::net::TcpListener;
 use warifu_actors::House;
+use warifu_actors::house::End;
 
 use crate::app::Posture;
 use crate::readiness::Readiness;
@@ -40,18 +41,25 @@ pub(crate) async fn serve(listener: TcpListener, house: House, metrics: Promethe
 async fn healthz(State(edge): State<Edge>) -> Json<serde_json::Value> {
     let health = edge.house.health();
     let modes: Vec<&str> = health.modes.iter().map(|mode| mode.name()).collect();
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = Vec::new();
     if edge.posture == Posture::Dev {
-        warnings.push("developer's throw-away server: test keys, no card of a real person");
+        warnings.push("developer's throw-away server: test keys, no card of a real person".to_owned());
     }
     if health.accept_non_p2pe {
-        warnings.push("host-derived decryption is allowed: initial keys leave the HSM, which is not P2PE");
+        let warning = "host-derived decryption is allowed: initial keys leave the HSM, which is not P2PE";
+        warnings.push(warning.to_owned());
     }
+    warnings.extend(health.keys.iter().filter_map(|key| match key.end? {
+        End::InDays(days) => Some(format!("the key {} is to be replaced in {days} days", key.id)),
+        End::Past => Some(format!("the key {} should have been replaced", key.id)),
+    }));
+    let keys = health.keys.iter().map(|key| json!({ "id": key.id.as_str(), "state": key.state.name() }));
     Json(json!({
         "status": "alive",
         "version": env!("CARGO_PKG_VERSION"),
         "dev": edge.posture == Posture::Dev,
         "decryption_modes": modes,
+        "keys": keys.collect::<Vec<_>>(),
         "accept_non_p2pe": health.accept_non_p2pe,
         "draining": health.draining,
         "warnings": warnings,

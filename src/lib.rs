@@ -13,7 +13,9 @@ pub mod process;
 pub mod telemetry;
 pub mod tls;
 
+mod ceremony;
 mod commands;
+mod custody;
 mod hsm;
 mod http;
 mod private;

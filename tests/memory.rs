@@ -6,10 +6,9 @@
 
 mod stage;
 
-use std::io::Write as _;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use stage::ceremony::Paper;
 use stage::desk::{NewDevice, keypad, old_reader};
 use stage::scan::{self, Needle};
 use stage::sealer::{Sealer, pan};
@@ -19,15 +18,15 @@ use stage::{Options, Server};
 use warifu_core::dukpt::{aes, path};
 use warifu_core::key::{KeyBytes, KeyType, KeyUsage};
 use warifu_core::ksn::{AesKsn, Scheme};
-use warifu_core::merchant::BdkId;
 use warifu_device_emu::format::Format;
-use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, provision};
-use warifu_hsm::{BdkSpec, DecryptionMode};
+use warifu_hsm::DecryptionMode;
 
 /// A base derivation key of this test's own: none that stands in the program, as the public test keys do.
 struct Known {
     id: &'static str,
     key: &'static str,
+    /// What the first custodian brings; the other brings the rest.
+    component: &'static str,
     mode: DecryptionMode,
     ksn: &'static str,
 }
@@ -36,12 +35,14 @@ const KEYS: [Known; 3] = [
     Known {
         id: "known-128",
         key: "C2A1F09E4B7D3386550E1BD96A7CF412",
+        component: "11C9E6A27F40B85D93062DDF81F45A3B",
         mode: DecryptionMode::Hardware,
         ksn: "5EA2C400A1B2C3D400000000",
     },
     Known {
         id: "known-256",
         key: "7D01E5B82F93AC4610D8C57E3B9A6F24E1804D2BB6597AF30C68912ED4F7A35B",
+        component: "59D1C7F3026B8E4A9D35A0E8C417B62F83E1560B7CD9F4A29E0B37C65D81F8A4",
         mode: DecryptionMode::Hardware,
         ksn: "5EA2C400A1B2C3D500000000",
     },
@@ -49,6 +50,7 @@ const KEYS: [Known; 3] = [
     Known {
         id: "on-host",
         key: "94B6D82CF13E07A5695BC0D41E8A7F33",
+        component: "3AC2F95D604B8E17D2A97C0E5BF1468C",
         mode: DecryptionMode::HostDerived,
         ksn: "5EA2C400A1B2C3D600000000",
     },
@@ -57,13 +59,16 @@ const KEYS: [Known; 3] = [
 /// How often a device's counter goes on by more than one, so that paths have several nodes.
 const SKIPS: [u32; 6] = [0, 0, 3, 0, 18, 700];
 
+/// Frames of each device after that: more than a thousand in `hardware` mode.
+const MORE: usize = 500;
+
 #[test]
 fn a_live_server_holds_no_key_in_hardware_mode_and_no_card_number_after_two_seconds() {
     let home = folder();
     let dir = home.path().join("server");
     let mut made = Server::dev(&dir, &Options::default());
     assert_eq!(made.terminate(Duration::from_secs(15)), Some(0));
-    stock(&dir);
+    stock(&made);
     let dumpable = ("WARIFU__SERVER__DUMPABLE".to_owned(), "true".to_owned());
     let server = Server::serve(&dir, &made.about, &Options { environment: vec![dumpable], ..Options::default() });
     for known in &KEYS {
@@ -109,6 +114,10 @@ async fn work(server: &Server) -> (Vec<String>, Instant) {
             till.authorize(&request("swiped"), &swiped, phone("swiped", 1251)).await.unwrap();
             till.authorize(&request("replayed"), &swiped, phone("replayed", 1200)).await.unwrap_err();
         }
+        let again = card();
+        for number in 0..MORE {
+            till.tokenize(&format!("{}-more-{number}", known.id), &device.keyed(&again)).await.unwrap();
+        }
     }
     let mut old = Sealer::tdes("FFFF98765480D0000000", Format::IdTechBinary);
     for number in 0..10 {
@@ -130,6 +139,10 @@ fn counters() -> Vec<u32> {
             used.push(at);
         }
     }
+    for _ in 0..MORE {
+        at = next(at);
+        used.push(at);
+    }
     used
 }
 
@@ -146,6 +159,10 @@ fn keys_of(known: &Known) -> impl Iterator<Item = Needle> {
         Needle::raw(format!("{} base derivation key", known.id), bdk.expose()),
         Needle::raw(format!("{} initial key", known.id), initial.expose()),
     ];
+    for (number, paper) in Paper::two(known.key, known.component).iter().enumerate() {
+        needles.push(Needle::raw(format!("{} component {number}", known.id), &hex::decode(&paper.component).unwrap()));
+        needles.push(Needle::raw(format!("{} component {number}, typed", known.id), paper.component.as_bytes()));
+    }
     let used = counters();
     let nodes: std::collections::BTreeSet<u32> = used.iter().flat_map(|counter| path(*counter)).collect();
     for node in nodes {
@@ -167,30 +184,13 @@ fn key(hex: &str) -> KeyBytes {
     KeyBytes::copied(&hex::decode(hex).unwrap()).unwrap()
 }
 
-/// Puts the keys into the slot of a dev server and into its configuration, as a ceremony would.
-#[allow(unsafe_code, reason = "SoftHSM reads its place from the environment only")]
-fn stock(dir: &Path) {
-    let path = dir.join("warifu.toml");
-    let config: toml::Table = std::fs::read_to_string(&path).unwrap().parse().unwrap();
-    // SAFETY: the only test of this program, before it has any other thread that reads or writes the environment.
-    unsafe { std::env::set_var("SOFTHSM2_CONF", dir.join("softhsm2.conf")) };
-    let slot = Slot::open(SlotConfig {
-        module: config["hsm"]["module"].as_str().unwrap().into(),
-        module_arguments: None,
-        token_label: config["hsm"]["token_label"].as_str().unwrap().to_owned(),
-        pin: Pin::copied(std::fs::read_to_string(dir.join("hsm-pin")).unwrap().trim()),
-        cache_nodes: 0,
-        accept_non_p2pe: true,
-    })
-    .unwrap();
-    let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+/// Has two custodians put the keys into the slot of a dev server.
+fn stock(server: &Server) {
     for known in &KEYS {
-        let key = key(known.key);
-        let len = key.key_len();
-        let spec = BdkSpec { id: BdkId::parse(known.id).unwrap(), scheme: Scheme::Aes, len, mode: known.mode };
-        provision::import_bdk(&slot, &spec, &key).unwrap();
-        let (id, bits, mode) = (known.id, len.bits(), known.mode.name());
-        writeln!(file, "\n[[bdk]]\nid = \"{id}\"\nscheme = \"aes\"\nbits = {bits}\nmode = \"{mode}\"").unwrap();
+        server.configure_bdk(known.id, known.key.len() * 4, known.mode.name());
     }
-    slot.close().unwrap();
+    let people = ["aiko", "botan"].map(|name| server.add_custodian(name));
+    for known in &KEYS {
+        server.load_bdk(&people, known.id, known.key, known.component);
+    }
 }

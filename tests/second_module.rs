@@ -53,7 +53,7 @@ fn stock(server: &Server) -> String {
     ] {
         let id = BdkId::parse(server.bdk(name)).unwrap();
         let key = KeyBytes::copied(&hex::decode(key).unwrap()).unwrap();
-        provision::import_bdk(&slot, &BdkSpec { id, scheme, len: KeyLen::K128, mode }, &key).unwrap();
+        provision::import_bdk(&slot, &BdkSpec { id, scheme, len: KeyLen::K128, mode, proof: None }, &key).unwrap();
     }
     slot.close().unwrap();
     arguments
@@ -78,6 +78,11 @@ async fn a_server_on_the_second_module_opens_frames_seals_cards_and_signs_its_lo
     assert_eq!(tokio::task::block_in_place(|| shop.server.terminate(Duration::from_secs(15))), Some(0));
     let arguments = stock(&shop.server);
     point(shop.server.dir(), &arguments);
+    for scheme in ["aes", "tdes"] {
+        let id = shop.server.bdk(scheme);
+        shop.server.operated(&["key", "register", id]);
+        shop.server.operated(&["key", "activate", id]);
+    }
     let mut server = Server::serve(shop.server.dir(), &shop.server.about, &Options::default());
 
     let files = server.add_merchant("second-shop", "second-pos");

@@ -1,5 +1,6 @@
 //! The house: all actors together, behind the few things a server asks of them.
 
+mod expiry;
 mod health;
 mod link;
 mod measures;
@@ -24,6 +25,7 @@ use warifu_core::payment::Channel;
 use warifu_core::refusal::Refusal;
 use warifu_hsm::{BdkSpec, CallTally, HsmFactory};
 
+pub use expiry::{End, KeyHealth};
 pub use health::{Health, Vital};
 pub use link::Link;
 pub use measures::describe_metrics;
@@ -156,6 +158,7 @@ struct Inner {
     drain_begun: AtomicBool,
     store_up: watch::Receiver<bool>,
     acquirer_up: watch::Receiver<bool>,
+    keys: watch::Receiver<Vec<KeyHealth>>,
     next_link: AtomicU64,
 }
 

@@ -30,6 +30,9 @@ pub struct Record {
     /// Under which key serial number, in hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ksn: Option<String>,
+    /// About which base derivation key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     /// In which decryption mode.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
@@ -107,6 +110,15 @@ pub enum Kind {
     /// The registry of merchants, modules or devices changed.
     #[serde(rename = "registry.changed")]
     RegistryChanged,
+    /// A device's initial key left the HSM in a key block; the key names its protection key.
+    #[serde(rename = "initial_key.exported")]
+    InitialKeyExported,
+    /// A key ceremony was held to its end; the cause names its transcript.
+    #[serde(rename = "ceremony.held")]
+    CeremonyHeld,
+    /// A key ceremony was given up.
+    #[serde(rename = "ceremony.abandoned")]
+    CeremonyAbandoned,
     /// A device was suspended by the server itself.
     #[serde(rename = "device.quarantined")]
     DeviceQuarantined,
@@ -123,6 +135,7 @@ impl Record {
             request: None,
             device: None,
             ksn: None,
+            key: None,
             mode: None,
             payment: None,
             cause: None,

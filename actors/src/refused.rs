@@ -48,9 +48,11 @@ impl From<StoreError> for Refused {
         let refusal = match &error {
             StoreError::Busy => Refusal::Busy,
             StoreError::Stopped => Refusal::Draining,
-            StoreError::Corrupt(_) | StoreError::Exists(_) | StoreError::NotFound(_) | StoreError::IllegalMove(_) => {
-                Refusal::Internal
-            }
+            StoreError::Corrupt(_)
+            | StoreError::Exists(_)
+            | StoreError::NotFound(_)
+            | StoreError::IllegalMove(_)
+            | StoreError::IllegalKeyMove(_) => Refusal::Internal,
             StoreError::Unavailable { .. }
             | StoreError::Refused { .. }
             | StoreError::LogTaken

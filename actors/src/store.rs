@@ -6,7 +6,10 @@
 //! states) is decided here, inside the database.
 
 pub mod audit;
+pub mod bdk;
+pub mod custodian;
 pub mod device;
+pub mod ik_export;
 pub mod job;
 pub mod merchant;
 pub mod migration;
@@ -30,15 +33,18 @@ mod takeover;
 mod words;
 
 pub use audit::{LogId, SignedHead, StoredRecord};
+pub use bdk::BdkRecord;
 pub use connect::Store;
+pub use custodian::CustodianRecord;
 pub use device::{CardCheck, DeviceRecord, Sred};
 pub use error::{Cause, StoreError};
+pub use ik_export::IkExport;
 pub use job::{Job, Outcome, Rejection};
 pub use lease::LEASE;
 pub use merchant::MerchantRecord;
 pub use migration::SchemaState;
 pub use module::{ModuleRecord, ModuleState};
-pub use registry::Registry;
+pub use registry::{KeyReason, Registry};
 pub use token::TokenRecord;
 pub use writer::{Answer, TreeState, Writer, WriterSettings};
 

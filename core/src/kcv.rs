@@ -7,6 +7,7 @@ use cipher::{Block, BlockCipherEncrypt, KeyInit};
 use des::{TdesEde2, TdesEde3};
 
 use crate::key::{KeyBytes, KeyLen};
+use crate::ksn::Scheme;
 use crate::mac::aes_cmac;
 
 /// Bytes of the legacy value.
@@ -40,6 +41,17 @@ impl Kcv {
     /// The CMAC value of an AES key.
     pub fn aes_cmac(key: &KeyBytes) -> Self {
         Self::Cmac(kcv_aes_cmac(key))
+    }
+
+    /// The value custodians of a base derivation key compare: of the CMAC for AES, the legacy one for TDES.
+    ///
+    /// # Panics
+    /// As [`kcv_tdes`].
+    pub fn of_bdk(scheme: Scheme, bdk: &KeyBytes) -> Self {
+        match scheme {
+            Scheme::Aes => Self::aes_cmac(bdk),
+            Scheme::Tdes => Self::tdes(bdk),
+        }
     }
 
     /// Its bytes: 3 or 5.

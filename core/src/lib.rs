@@ -7,6 +7,8 @@ pub mod account_data;
 pub mod audit;
 pub mod card;
 pub mod cipher;
+pub mod component;
+pub mod custody;
 pub mod device;
 pub mod dukpt;
 pub mod frame;

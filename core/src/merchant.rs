@@ -73,6 +73,10 @@ name! {
     BdkId, "a BDK id", 40, is_slug, SLUG
 }
 name! {
+    /// A key custodian, a person. 1 to 40 characters.
+    CustodianId, "a custodian id", 40, is_slug, SLUG
+}
+name! {
     /// The merchant's own order number. 1 to 64 characters.
     OrderNumber, "an order number", 64, is_printable, PRINTABLE
 }

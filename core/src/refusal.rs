@@ -28,6 +28,8 @@ pub enum Refusal {
     DeviceUnknown,
     /// The device is registered, suspended or retired.
     DeviceNotActive,
+    /// The key of the device is not in use.
+    KeyNotActive,
     /// The frame's counter is one no conforming device sends.
     CounterIllegal,
     /// The frame was used before.
@@ -80,7 +82,7 @@ pub enum Retry {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ModuleUnknown,
         Self::RequestIdInvalid,
         Self::RequestIdReused,
@@ -91,6 +93,7 @@ impl Refusal {
         Self::FrameMalformed,
         Self::DeviceUnknown,
         Self::DeviceNotActive,
+        Self::KeyNotActive,
         Self::CounterIllegal,
         Self::FrameReplayed,
         Self::FrameRefused,
@@ -155,6 +158,7 @@ impl Refusal {
             }
             Self::DeviceUnknown => ("DEVICE_UNKNOWN", Operator, No, "the device is not registered for this merchant"),
             Self::DeviceNotActive => ("DEVICE_NOT_ACTIVE", Operator, No, "the device is registered but not in use"),
+            Self::KeyNotActive => ("KEY_NOT_ACTIVE", Operator, No, "the key of the device is not in use"),
             Self::CounterIllegal => {
                 ("COUNTER_ILLEGAL", Merchant, NewCard, "the frame's counter is not one a device can send")
             }

@@ -12,6 +12,7 @@ use rustix::termios::isatty;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use warifu_core::key::{KeyBytes, KeyLen};
+use warifu_core::key_block::{Algorithm, Kbpk, KeyBlock, Mode, Protection, Usage};
 use warifu_core::ksn::{Ksn, Scheme};
 use warifu_device_emu::command::HELP;
 use warifu_device_emu::console::{Answers, Console};
@@ -51,6 +52,12 @@ struct Cli {
     /// A base derivation key in hex: no real device ever has one, so a test key.
     #[arg(long, value_name = "HEX", group = "key")]
     bdk: Option<String>,
+    /// A file with the initial key in a key block (TR-31, X9.143), as an injection facility gets it.
+    #[arg(long, value_name = "FILE", group = "key", requires = "kbpk")]
+    ik_block: Option<PathBuf>,
+    /// The protection key of the block in hex: visible to every user of this machine, so a test key.
+    #[arg(long, value_name = "HEX", requires = "ik_block")]
+    kbpk: Option<String>,
     /// Length of the key; if given, the key must have it.
     #[arg(long, value_name = "BITS", value_parser = ["128", "192", "256"])]
     key_bits: Option<String>,
@@ -171,14 +178,14 @@ impl Cli {
     fn initial_key_aes(&self, ksn: &warifu_core::ksn::AesKsn) -> anyhow::Result<KeyBytes> {
         match self.bdk()? {
             Some(bdk) => Ok(aes::initial_key(&bdk, ksn)),
-            None => self.injected(),
+            None => self.injected(Algorithm::Aes),
         }
     }
 
     fn initial_key_tdes(&self, ksn: &warifu_core::ksn::TdesKsn) -> anyhow::Result<KeyBytes> {
         match self.bdk()? {
             Some(bdk) => Ok(tdes::initial_key(&bdk, ksn)?),
-            None => self.injected(),
+            None => self.injected(Algorithm::Tdes),
         }
     }
 
@@ -188,25 +195,50 @@ impl Cli {
         self.key(bdk.as_bytes()).context("--bdk").map(Some)
     }
 
-    fn injected(&self) -> anyhow::Result<KeyBytes> {
+    fn injected(&self, algorithm: Algorithm) -> anyhow::Result<KeyBytes> {
+        if let (Some(file), Some(kbpk)) = (&self.ik_block, &self.kbpk) {
+            say("device-emu: --kbpk shows the key to every user of this machine: test keys only");
+            return self.unsealed(file, kbpk, algorithm).context("--ik-block");
+        }
         match (&self.ik, &self.ik_file) {
             (Some(ik), _) => {
                 say("device-emu: --ik shows the key to every user of this machine: test keys only");
                 self.key(ik.as_bytes()).context("--ik")
             }
             (None, Some(file)) => self.key(&read_key(file)?).context("--ik-file"),
-            (None, None) => bail!("a new device needs a key: --ik-file, --ik or --bdk"),
+            (None, None) => bail!("a new device needs a key: --ik-block, --ik-file, --ik or --bdk"),
         }
     }
 
+    /// The initial key in a key block, which must be one for this scheme, to derive from.
+    fn unsealed(&self, file: &Path, kbpk: &str, algorithm: Algorithm) -> anyhow::Result<KeyBytes> {
+        let text = std::fs::read_to_string(file)?;
+        let block = KeyBlock::parse(text.trim())?;
+        let kbpk = Kbpk::new(block.header().version().cipher(), self.hex_key(kbpk.as_bytes()).context("--kbpk")?)?;
+        let protection = Protection::new(block.header().version(), &kbpk)?;
+        let unwrapped = block.unwrap_key(&protection)?.for_use(Usage::InitialKey, algorithm, Mode::Derive)?;
+        self.of_asked_length(KeyBytes::copied(unwrapped.key().bytes().expose())?)
+    }
+
     fn key(&self, digits: &[u8]) -> anyhow::Result<KeyBytes> {
+        self.of_asked_length(self.hex_key(digits)?)
+    }
+
+    fn hex_key(&self, digits: &[u8]) -> anyhow::Result<KeyBytes> {
         let digits = digits.trim_ascii();
         let len = KeyLen::try_from(digits.len() / 2)?;
         let mut fits = Ok(());
         let key = KeyBytes::filled(len, |key| fits = hex::decode_to_slice(digits, key));
         ensure!(fits.is_ok(), "the key is not written in hex");
-        let asked = self.key_bits.as_deref().is_none_or(|bits| bits == len.bits().to_string());
-        ensure!(asked, "the key does not have the length of --key-bits");
+        Ok(key)
+    }
+
+    fn of_asked_length(&self, key: KeyBytes) -> anyhow::Result<KeyBytes> {
+        let bits = key.key_len().bits().to_string();
+        ensure!(
+            self.key_bits.as_deref().is_none_or(|asked| asked == bits),
+            "the key does not have the length of --key-bits"
+        );
         Ok(key)
     }
 

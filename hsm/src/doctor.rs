@@ -112,7 +112,7 @@ fn missing(
         (_, Scheme::Tdes) => &[TDES],
         (DecryptionMode::Hardware, Scheme::Aes) => &[DERIVATION, "CKM_AES_CMAC", "CKM_AES_CBC"],
         (DecryptionMode::Hybrid, Scheme::Aes) => &[DERIVATION, "CKM_AES_CMAC", READABLE],
-        (DecryptionMode::HostDerived, Scheme::Aes) => &[DERIVATION, READABLE],
+        (DecryptionMode::HostDerived, Scheme::Aes) => &[DERIVATION, "CKM_AES_CMAC", READABLE],
     };
     let stays = restrictions
         .iter()

@@ -1,6 +1,8 @@
 //! What can go wrong when the HSM is asked.
 
 use warifu_core::account_data::AccountDataError;
+use warifu_core::custody::KeyProof;
+use warifu_core::key_block::WrapError;
 use warifu_core::merchant::BdkId;
 
 use crate::DecryptionMode;
@@ -43,6 +45,18 @@ pub enum HsmError {
         /// Which attribute, in PKCS#11's words.
         reason: &'static str,
     },
+    /// Another key answers to a label than the one registered under it.
+    #[error("the key labelled {label:?} is not the registered one: its proof is {found}, registered is {registered}{}", others(is.as_ref()))]
+    KeyReplaced {
+        /// Its label.
+        label: String,
+        /// Its proof.
+        found: KeyProof,
+        /// The proof of the key that should be there.
+        registered: KeyProof,
+        /// The id the found key is registered under, where it is one of the others: labels were swapped.
+        is: Option<BdkId>,
+    },
     /// The slot gave a wrong answer to a question with a known one.
     #[error("the slot failed its self-test: {0}")]
     SelfTest(&'static str),
@@ -65,6 +79,9 @@ pub enum HsmError {
     /// A slot was to be closed while sessions or clones of it live.
     #[error("the slot is still in use")]
     StillInUse,
+    /// A key cannot be put into a key block.
+    #[error("the key block")]
+    KeyBlock(#[source] WrapError),
     /// A PKCS#11 function failed.
     #[error("{function} failed: {ckr} (0x{code:08X})")]
     Pkcs11 {
@@ -91,6 +108,10 @@ pub enum HsmError {
     },
 }
 
+fn others(id: Option<&BdkId>) -> String {
+    id.map(|id| format!("; it is the key registered as {id}: labels were swapped")).unwrap_or_default()
+}
+
 impl HsmError {
     /// Whether the HSM is away or broken, as against the request being bad. After an outage the session is rebuilt.
     pub fn is_outage(&self) -> bool {
@@ -100,11 +121,13 @@ impl HsmError {
             | Self::SuiteMismatch(_)
             | Self::Card(_)
             | Self::Sealed
+            | Self::KeyBlock(_)
             | Self::KeyExists { .. }
             | Self::StillInUse => false,
             Self::KeyMissing { .. }
             | Self::KeyAmbiguous { .. }
             | Self::KeyUnfit { .. }
+            | Self::KeyReplaced { .. }
             | Self::ModeRefused { .. }
             | Self::SelfTest(_)
             | Self::Pkcs11 { .. }

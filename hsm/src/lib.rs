@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use warifu_core::account_data::AccountData;
 use warifu_core::card::Pan;
+use warifu_core::custody::KeyProof;
 use warifu_core::frame::SealedFrame;
 use warifu_core::key::KeyLen;
 use warifu_core::ksn::Scheme;
@@ -51,6 +52,9 @@ pub struct BdkSpec {
     pub len: KeyLen,
     /// How frames under it are opened.
     pub mode: DecryptionMode,
+    /// What tells it from every other key. A session does not open over a key with another proof; `None` where nobody
+    /// has registered one.
+    pub proof: Option<KeyProof>,
 }
 
 /// An opened frame. A secret.

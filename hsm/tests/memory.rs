@@ -72,7 +72,7 @@ fn open_slot() -> Slot {
 
 fn spec(len: KeyLen) -> BdkSpec {
     let id = BdkId::parse(&format!("memory-{}", len.bits())).unwrap();
-    BdkSpec { id, scheme: Scheme::Aes, len, mode: DecryptionMode::Hardware }
+    BdkSpec { id, scheme: Scheme::Aes, len, mode: DecryptionMode::Hardware, proof: None }
 }
 
 fn lengths() -> [KeyLen; 3] {

@@ -2,6 +2,10 @@
 //!
 //! No message has a field for a card number, a track or a security code.
 
+mod codec;
+
+pub use codec::LeanCodec;
+
 /// The compiled protos, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/warifu_descriptor.bin"));
 

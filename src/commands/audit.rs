@@ -2,7 +2,7 @@
 
 mod export;
 mod format;
-mod signature;
+pub(in crate::commands) mod signature;
 mod verify;
 
 use std::fs::File;

@@ -4,6 +4,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use warifu_actors::store::device::{CardCheck, DeviceRecord, Sred};
+use warifu_core::custody::Purpose;
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::key::TdesKey;
 use warifu_core::ksn::{Ksn, Scheme};
@@ -159,7 +160,7 @@ fn formats() -> PossibleValuesParser {
     PossibleValuesParser::new(Format::ALL.map(Format::name))
 }
 
-fn date(text: &str) -> Result<i64, String> {
+pub(crate) fn date(text: &str) -> Result<i64, String> {
     let day = time::Date::parse(text, time::macros::format_description!("[year]-[month]-[day]"));
     let day = day.map_err(|_| "write the date as 2030-04-30".to_owned())?;
     Ok(day.midnight().assume_utc().unix_timestamp() * 1000)
@@ -179,6 +180,22 @@ impl DeviceCommand {
 }
 
 impl Add {
+    /// Whether the registry has the key for this merchant's devices.
+    async fn check_key(&self, desk: &Desk) -> Result<(), Failure> {
+        let key = desk.store.bdk(&self.bdk).await.stored("look the key up")?;
+        let refused = |why: std::fmt::Arguments<'_>| Err(Failure::new(Exit::Refused, why));
+        match key.as_deref() {
+            None => refused(format_args!("the key {0} is not registered: warifu key register {0}", self.bdk)),
+            Some(key) if key.purpose != Purpose::Bdk => {
+                refused(format_args!("the key {} is no base derivation key", self.bdk))
+            }
+            Some(key) if key.merchant.as_ref().is_some_and(|merchant| *merchant != self.merchant) => {
+                refused(format_args!("the key {} is another merchant's", self.bdk))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
     async fn add(self, desk: &Desk) -> Result<(), Failure> {
         let scheme = match self.scheme {
             SchemeArg::Aes => Scheme::Aes,
@@ -197,6 +214,7 @@ impl Add {
             }
             Some(_) => {}
         }
+        self.check_key(desk).await?;
         let format = Format::from_name(&self.format).ok_or_else(|| Failure::new(Exit::Usage, "no such format"))?;
         let device = DeviceRecord {
             id: self.id.clone(),

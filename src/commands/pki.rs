@@ -36,9 +36,9 @@ enum What {
         #[arg(long, value_name = "NAME", default_values = ["localhost", "127.0.0.1"])]
         server_name: Vec<String>,
     },
-    /// Issue a certificate for a comm module.
+    /// Issue a certificate for a comm module or a key custodian.
     Issue {
-        /// The module's name: letters, digits, - _ .
+        /// The module's or person's name: letters, digits, - _ .
         #[arg(value_parser = ModuleId::parse)]
         name: ModuleId,
         /// The folder with ca.pem and ca.key; the certificate is written there.
@@ -79,5 +79,6 @@ fn issue(dir: &Path, name: &str) -> Result<(), Failure> {
         remark(format_args!("sha256 {}", CertificateId::of(leaf)));
     }
     remark(format_args!("next: warifu module add {name} --merchant MERCHANT --cert {}", certificate.display()));
+    remark(format_args!("  or: warifu custodian add {name} --cert {}", certificate.display()));
     Ok(())
 }

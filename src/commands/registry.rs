@@ -70,7 +70,12 @@ pub(crate) trait Stored<T> {
 impl<T> Stored<T> for Result<T, StoreError> {
     fn stored(self, attempted: &str) -> Result<T, Failure> {
         let exit = match &self {
-            Err(StoreError::Exists(_) | StoreError::NotFound(_) | StoreError::IllegalMove(_)) => Exit::Refused,
+            Err(
+                StoreError::Exists(_)
+                | StoreError::NotFound(_)
+                | StoreError::IllegalMove(_)
+                | StoreError::IllegalKeyMove(_),
+            ) => Exit::Refused,
             _ => Exit::Store,
         };
         self.or_exit(exit, attempted)

@@ -42,7 +42,7 @@ const fn key(path: &'static str, kind: Kind, default: Option<&'static str>, help
 use Kind::{Flag, Number, Text};
 
 /// Every setting outside `[[bdk]]`, in the order `config show` prints them.
-pub static KEYS: [Key; 38] = [
+pub static KEYS: [Key; 39] = [
     key("server.listen", Text, Some("127.0.0.1:7443"), "address of gRPC over mutual TLS"),
     key(
         "server.http_listen",
@@ -55,6 +55,12 @@ pub static KEYS: [Key; 38] = [
         Text,
         Some("warifu-1"),
         "name of this process: its audit log, and whose payments it recovers",
+    ),
+    key(
+        "server.environment",
+        Text,
+        Some("live"),
+        "live or test: only keys registered for it are used, and published keys never in live",
     ),
     key("server.data_dir", Text, Some("."), "folder for files this server writes"),
     key("server.request_timeout_ms", Number, Some("10000"), "longest time a request may take"),

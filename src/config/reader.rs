@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use warifu_core::custody::Environment;
 use warifu_core::key::KeyLen;
 use warifu_core::ksn::Scheme;
 use warifu_core::merchant::BdkId;
@@ -34,6 +35,8 @@ impl<'a> Reader<'a> {
             listen: self.address("server.listen")?,
             http_listen: self.address("server.http_listen")?,
             instance: self.instance()?,
+            environment: Environment::from_name(self.text("server.environment")?)
+                .ok_or_else(|| wrong("server.environment", "must be live or test"))?,
             data_dir: self.path("server.data_dir")?,
             request_timeout: self.duration("server.request_timeout_ms", 100)?,
             queue_wait: self.duration("server.queue_wait_ms", 1)?,
@@ -186,7 +189,7 @@ fn bdk(row: &BTreeMap<&'static str, Value>, accept_non_p2pe: bool) -> Result<Bdk
             "host-derived lets a device's initial key leave the HSM; it needs hsm.accept_non_p2pe = true",
         ));
     }
-    Ok(BdkSpec { id, scheme, len, mode })
+    Ok(BdkSpec { id, scheme, len, mode, proof: None })
 }
 
 fn wrong(path: &'static str, reason: &str) -> ConfigError {

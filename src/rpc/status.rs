@@ -39,7 +39,7 @@ pub(super) const fn code(refusal: Refusal) -> Code {
         Refusal::ModuleUnknown => Code::Unauthenticated,
         Refusal::RequestIdReused | Refusal::FrameReplayed => Code::AlreadyExists,
         Refusal::DeviceUnknown => Code::NotFound,
-        Refusal::DeviceNotActive | Refusal::ModeNotAllowed => Code::FailedPrecondition,
+        Refusal::DeviceNotActive | Refusal::KeyNotActive | Refusal::ModeNotAllowed => Code::FailedPrecondition,
         Refusal::Busy | Refusal::TokensExhausted => Code::ResourceExhausted,
         Refusal::TimedOut => Code::DeadlineExceeded,
         Refusal::HsmUnavailable | Refusal::StoreUnavailable | Refusal::AuditUnavailable | Refusal::Draining => {
@@ -83,6 +83,7 @@ mod tests {
             (Refusal::FrameMalformed, Code::InvalidArgument),
             (Refusal::DeviceUnknown, Code::NotFound),
             (Refusal::DeviceNotActive, Code::FailedPrecondition),
+            (Refusal::KeyNotActive, Code::FailedPrecondition),
             (Refusal::CounterIllegal, Code::InvalidArgument),
             (Refusal::FrameReplayed, Code::AlreadyExists),
             (Refusal::FrameRefused, Code::InvalidArgument),

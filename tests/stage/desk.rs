@@ -39,16 +39,19 @@ pub struct ModuleFiles {
 impl Server {
     /// Registers a device and takes it into use.
     pub fn add_device(&self, device: &NewDevice<'_>) {
-        self.register_device(device);
-        self.operated(&["device", "activate", device.id]);
+        self.device_add(device, &["--activate"]);
     }
 
     /// Registers a device.
     pub fn register_device(&self, device: &NewDevice<'_>) {
+        self.device_add(device, &[]);
+    }
+
+    fn device_add(&self, device: &NewDevice<'_>, more: &[&str]) {
         let own = self.merchant();
         let merchant = if device.merchant.is_empty() { own.as_str() } else { device.merchant };
         let bdk = if device.bdk.is_empty() { self.bdk(device.scheme) } else { device.bdk };
-        self.operated(&[
+        let add = [
             "device",
             "add",
             device.id,
@@ -66,7 +69,8 @@ impl Server {
             device.window,
             "--card-check",
             device.card_check,
-        ]);
+        ];
+        self.operated(&[&add[..], more].concat());
     }
 
     /// Registers a merchant and a module of it with a certificate of the server's authority.

@@ -10,6 +10,7 @@
     reason = "a stage that cannot be set up fails the test"
 )]
 
+pub mod ceremony;
 pub mod database;
 pub mod desk;
 pub mod otlp;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use warifu_core::custody;
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::frame::{FrameError, MAGIC, SealedFrame};
 use warifu_core::merchant::RequestId;
@@ -36,6 +37,7 @@ impl Desk {
             };
             return Err(Refused::because(Refusal::DeviceNotActive, cause));
         }
+        self.check_key(&device).await?;
         self.warn_of_old_approval(&device);
         let counter = frame.ksn().counter().map_err(|error| Refused::because(Refusal::CounterIllegal, error))?;
         Ok(Collected { caller: self.caller.clone(), request: request.clone(), digest, frame, counter, device })
@@ -47,6 +49,31 @@ impl Desk {
         let device = device.ok_or_else(|| unknown("no device has this key serial number"))?;
         // A foreign device and one that does not exist give the same answer.
         if device.merchant == self.caller.merchant { Ok(device) } else { Err(unknown("another merchant's device")) }
+    }
+
+    /// Whether the key the device was loaded from may be used, and for this merchant.
+    async fn check_key(&self, device: &DeviceRecord) -> Result<(), Refused> {
+        let refuse = |cause| Err(Refused::because(Refusal::KeyNotActive, cause));
+        let Some(bdk) = self.store.bdk(&device.bdk).await? else {
+            return refuse("the device's base derivation key is not in the registry");
+        };
+        if bdk.purpose != custody::Purpose::Bdk {
+            return refuse("the device's key is no base derivation key");
+        }
+        match bdk.state {
+            custody::State::Active => {}
+            custody::State::PreActive => return refuse("the device's base derivation key is not in use yet"),
+            custody::State::Suspended => return refuse("the device's base derivation key is suspended"),
+            custody::State::Deactivated | custody::State::Destroyed => {
+                return refuse("the device's base derivation key is out of use for good");
+            }
+        }
+        match &bdk.merchant {
+            Some(merchant) if *merchant != self.caller.merchant => {
+                refuse("the device's base derivation key is another merchant's")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Whether the counter is unused as far as this server knew a moment ago.

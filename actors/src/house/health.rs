@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use warifu_hsm::DecryptionMode;
 
-use super::House;
+use super::{House, KeyHealth};
 use crate::auditor::{Admit, AuditLog, Auditor};
 use crate::gate::Gate;
 use crate::key_deriver::KeyDeriver;
@@ -37,6 +37,8 @@ pub struct Health {
     pub acquirer: Vital,
     /// The decryption modes its keys are used in, strictest first.
     pub modes: Vec<DecryptionMode>,
+    /// Its base derivation keys, as the registry had them half a minute ago or later.
+    pub keys: Vec<KeyHealth>,
     /// Whether `host-derived` decryption is allowed.
     pub accept_non_p2pe: bool,
     /// Whether the server is stopping.
@@ -67,6 +69,7 @@ impl House {
             audit: is_writable(&inner.log).into(),
             acquirer: (*inner.acquirer_up.borrow()).into(),
             modes: DecryptionMode::ALL.into_iter().filter(has).collect(),
+            keys: inner.keys.borrow().clone(),
             accept_non_p2pe: inner.settings.accept_non_p2pe,
             draining: *inner.draining.borrow(),
         }

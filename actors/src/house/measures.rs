@@ -19,6 +19,7 @@ pub fn describe_metrics() {
     describe_gauge!("warifu_audit_records", "Records in this server's audit log");
     describe_counter!("warifu_audit_mentions_dropped_total", "Refusals too many at a time to be written one by one");
     describe_counter!("warifu_expired_approvals_total", "Frames of devices whose PCI approval has ended");
+    describe_gauge!("warifu_key_expires_seconds", Unit::Seconds, "Time until a base derivation key is to be replaced");
     describe_counter!("warifu_store_failed_batches_total", "Batches that could not be made durable, by cause");
     describe_counter!("warifu_store_batches_read_total", "Batches decided over rows that had to be read first");
     describe_histogram!("warifu_store_batch_seconds", Unit::Seconds, "Time one batch took to become durable");

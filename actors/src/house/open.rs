@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use warifu_hsm::{CallTally, HsmFactory};
 
 use super::health::pulse;
-use super::{Gates, House, Inner, Settings};
+use super::{Gates, House, Inner, Settings, expiry};
 use crate::acquirer::Acquirer;
 use crate::acquirer::link::AcquirerLink;
 use crate::auditor::{AuditLog, Auditor, Sign};
@@ -300,6 +300,9 @@ impl Office {
         let runtime = supervisor.runtime();
         runtime.spawn(pulse(store.clone(), log.clone(), gates.auditor.clone(), up));
         runtime.spawn(sign_again_and_again(gates.auditor.clone(), settings.sign_every));
+        let (told, keys) = watch::channel(Vec::new());
+        let ours = settings.bdks.iter().map(|bdk| bdk.id.clone()).collect();
+        runtime.spawn(expiry::watch(store.clone(), log.clone(), ours, told));
         runtime.spawn(watch_registry(gates.directory.clone(), store.clone(), REGISTRY));
         let admission = Arc::new(Semaphore::new(settings.admission.min(Semaphore::MAX_PERMITS)));
         let draining = watch::Sender::new(false);
@@ -320,6 +323,7 @@ impl Office {
             drain_begun: AtomicBool::new(false),
             store_up,
             acquirer_up,
+            keys,
             next_link,
         }))
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use sea_orm::{DbErr, RuntimeErr, sqlx};
-use warifu_core::device::IllegalMove;
+use warifu_core::{custody, device};
 
 /// Why the data store could not do what it was asked.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -45,7 +45,10 @@ pub enum StoreError {
     NotFound(&'static str),
     /// The life of a device has no such move.
     #[error(transparent)]
-    IllegalMove(#[from] IllegalMove),
+    IllegalMove(#[from] device::IllegalMove),
+    /// The life of a key has no such move.
+    #[error(transparent)]
+    IllegalKeyMove(#[from] custody::IllegalMove),
     /// A place that cannot be used as a data store.
     #[error("the data store cannot be at this address: {0}")]
     Address(&'static str),

@@ -17,7 +17,7 @@ use super::bulk::{Rows, Select};
 use super::error::{Failure, StoreError};
 use super::lease::{Lease, Read};
 use super::pool::Pool;
-use super::{device, merchant, module, token};
+use super::{bdk, device, merchant, module, token};
 
 /// Most keys of one statement.
 const TOGETHER: usize = 256;
@@ -62,6 +62,7 @@ pub(super) trait Lookup: 'static {
 pub(super) struct Lookups {
     pub(super) modules: Shared<module::ByCertificate>,
     pub(super) devices: Shared<device::ByKsn>,
+    pub(super) bdks: Shared<bdk::ById>,
     pub(super) merchants: Shared<merchant::ById>,
     pub(super) cards: Shared<token::ByFingerprint>,
 }
@@ -89,6 +90,7 @@ impl Lookups {
         Self {
             modules: Shared::over(reading, lease),
             devices: Shared::over(reading, lease),
+            bdks: Shared::over(reading, lease),
             merchants: Shared::over(reading, lease),
             cards: Shared::over(reading, lease),
         }

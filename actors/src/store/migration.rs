@@ -9,6 +9,7 @@ use super::error::StoreError;
 
 mod m0001_foundation;
 mod m0002_registry_generation;
+mod m0003_bdk;
 
 /// Held while a process migrates a PostgreSQL database, so that two servers can start at once.
 const MIGRATION_LOCK: i64 = 0x7761_7269_6675;
@@ -17,7 +18,7 @@ struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_foundation::Step), Box::new(m0002_registry_generation::Step)]
+        vec![Box::new(m0001_foundation::Step), Box::new(m0002_registry_generation::Step), Box::new(m0003_bdk::Step)]
     }
 }
 

@@ -142,6 +142,6 @@ async fn fill(url: &str, merchant: &MerchantId, tokens: u64, mut told: impl FnMu
         told(done);
     }
     db.execute_unprepared("CREATE UNIQUE INDEX token_fingerprint ON token (merchant_id, fingerprint)").await?;
-    db.execute_unprepared("ANALYZE").await?;
+    db.execute_unprepared("ANALYZE token").await?;
     db.close().await
 }

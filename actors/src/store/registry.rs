@@ -3,12 +3,15 @@
 //! An operator's command is another process than the server, so it writes a log of its own.
 
 use sea_orm::DatabaseTransaction;
-use warifu_core::device;
-use warifu_core::merchant::{DeviceId, ModuleId};
+use warifu_core::merchant::{BdkId, CustodianId, DeviceId, ModuleId};
+use warifu_core::{custody, device};
 
 use super::audit::{self, LogId};
+use super::bdk::{self, BdkRecord};
+use super::custodian::{self, CustodianRecord};
 use super::device::DeviceRecord;
 use super::error::{Failure, StoreError};
+use super::ik_export::{self, IkExport};
 use super::merchant::MerchantRecord;
 use super::module::{ModuleRecord, ModuleState};
 use super::{Store, bulk, lease, merchant, module};
@@ -47,6 +50,17 @@ enum Change<'a> {
         device: &'a DeviceId,
         to: device::State,
     },
+    NewBdk(&'a BdkRecord),
+    MoveBdk {
+        bdk: &'a BdkId,
+        to: custody::State,
+        because: KeyReason,
+    },
+    NewCustodian(&'a CustodianRecord),
+    BlockCustodian {
+        id: &'a CustodianId,
+    },
+    ExportIk(&'a IkExport),
     /// Nothing: the record is all there is.
     Note(&'a Record),
 }
@@ -92,6 +106,52 @@ impl Registry {
         self.make(Change::Move { device: id, to }, at_ms).await
     }
 
+    /// Registers a base derivation key.
+    ///
+    /// # Errors
+    /// `Exists` if its id is taken, `NotFound` if there is no such merchant.
+    pub async fn register_bdk(&self, new: &BdkRecord) -> Result<(), StoreError> {
+        self.make(Change::NewBdk(new), new.created_at_ms).await
+    }
+
+    /// Moves a base derivation key to another state.
+    ///
+    /// # Errors
+    /// `IllegalKeyMove` if the life of a key has no such move, `NotFound` if there is no such key.
+    pub async fn set_bdk_state(
+        &self,
+        id: &BdkId,
+        to: custody::State,
+        because: KeyReason,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.make(Change::MoveBdk { bdk: id, to, because }, at_ms).await
+    }
+
+    /// Registers a key custodian. Its `created_at_ms` is the time of the record too.
+    ///
+    /// # Errors
+    /// `Exists` if the id or certificate is taken.
+    pub async fn register_custodian(&self, new: &CustodianRecord) -> Result<(), StoreError> {
+        self.make(Change::NewCustodian(new), new.created_at_ms).await
+    }
+
+    /// Keeps a custodian from all ceremonies to come; again changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` if there is no such custodian.
+    pub async fn block_custodian(&self, id: &CustodianId, at_ms: i64) -> Result<(), StoreError> {
+        self.make(Change::BlockCustodian { id }, at_ms).await
+    }
+
+    /// Writes down that an initial key leaves, before it does.
+    ///
+    /// # Errors
+    /// `Exists` if it has left with this number already.
+    pub async fn note_ik_export(&self, export: &IkExport) -> Result<(), StoreError> {
+        self.make(Change::ExportIk(export), export.at_ms).await
+    }
+
     /// Writes a record of something that changed nothing here, such as a use of the HSM by an operator's command.
     pub async fn note(&self, record: &Record) -> Result<(), StoreError> {
         self.make(Change::Note(record), 0).await
@@ -102,7 +162,7 @@ impl Registry {
         let line = change.record(at_ms).to_line();
         let mut tries = 1;
         loop {
-            match self.try_to(&change, &line).await {
+            match self.try_to(&change, at_ms, &line).await {
                 Ok(()) => return Ok(()),
                 Err(Undone::Failed(Failure::Race(_) | Failure::Locked(_))) if tries < TRIES => tries += 1,
                 // A key that is there each time was not a race.
@@ -115,10 +175,10 @@ impl Registry {
         }
     }
 
-    async fn try_to(&self, change: &Change<'_>, line: &String) -> Result<(), Undone> {
+    async fn try_to(&self, change: &Change<'_>, at_ms: i64, line: &String) -> Result<(), Undone> {
         let txn = self.store.begin().await?;
         let (tree, owner) = audit::tree_locked(&txn, &self.log).await?;
-        change.apply(&txn).await?;
+        change.apply(&txn, at_ms).await?;
         let appended = audit::append(&self.log, owner, &tree, std::slice::from_ref(line))?;
         let mut writes = Vec::from(appended.writes);
         if !matches!(change, Change::Note(_)) {
@@ -132,7 +192,7 @@ impl Registry {
 }
 
 impl Change<'_> {
-    async fn apply(&self, txn: &DatabaseTransaction) -> Result<(), Undone> {
+    async fn apply(&self, txn: &DatabaseTransaction, at_ms: i64) -> Result<(), Undone> {
         match self {
             Self::NewMerchant(new) => merchant::insert(txn, new).await?,
             Self::NewModule(new) => {
@@ -155,6 +215,23 @@ impl Change<'_> {
                     return Err(bulk::changed_meanwhile().into());
                 }
             }
+            Self::NewBdk(new) => {
+                if let Some(merchant) = &new.merchant {
+                    known(merchant::exists(txn, merchant).await?, "merchant")?;
+                }
+                bdk::insert(txn, new).await?;
+            }
+            Self::MoveBdk { bdk: id, to, .. } => {
+                let found = bdk::by_id(txn, id).await?;
+                let found = found.ok_or(Undone::Refused(StoreError::NotFound("key")))?;
+                let to = found.state.become_state(*to).map_err(|error| Undone::Refused(error.into()))?;
+                if !bdk::move_state(txn, &found, to, at_ms).await? {
+                    return Err(bulk::changed_meanwhile().into());
+                }
+            }
+            Self::NewCustodian(new) => custodian::insert(txn, new).await?,
+            Self::BlockCustodian { id } => known(custodian::block(txn, id).await?, "custodian")?,
+            Self::ExportIk(export) => ik_export::insert(txn, export).await?,
             Self::Note(_) => {}
         }
         Ok(())
@@ -165,6 +242,9 @@ impl Change<'_> {
             Self::NewMerchant(_) => "merchant",
             Self::NewModule(_) | Self::Block(_) => "module",
             Self::NewDevice(_) | Self::Move { .. } => "device",
+            Self::NewBdk(_) | Self::MoveBdk { .. } => "key",
+            Self::NewCustodian(_) | Self::BlockCustodian { .. } => "custodian",
+            Self::ExportIk(_) => "export",
             Self::Note(_) => "record",
         }
     }
@@ -195,7 +275,42 @@ impl Change<'_> {
                 record.device = Some(device.to_string());
                 record.because(become_cause(*to))
             }
+            Self::NewBdk(new) => {
+                record.merchant = new.merchant.as_ref().map(ToString::to_string);
+                record.key = Some(new.id.to_string());
+                record.because(format_args!("key registered, check value {}", new.proof))
+            }
+            Self::MoveBdk { bdk, to, because } => {
+                record.key = Some(bdk.to_string());
+                record.because(format_args!("key became {}{}", to.name(), because.tail()))
+            }
+            Self::NewCustodian(new) => record.because(format_args!("custodian {} registered", new.id)),
+            Self::BlockCustodian { id } => record.because(format_args!("custodian {id} blocked")),
+            Self::ExportIk(export) => {
+                let mut record = Record { kind: Kind::InitialKeyExported, ..record };
+                record.device = Some(export.device.to_string());
+                record.key = Some(export.kbpk.to_string());
+                record.because(format_args!("number {}, by {}", export.number, export.by))
+            }
             Self::Note(note) => (*note).clone(),
+        }
+    }
+}
+
+/// Why a key leaves its use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyReason {
+    /// It is the course of its life.
+    Planned,
+    /// Somebody may know it who should not.
+    Compromised,
+}
+
+impl KeyReason {
+    const fn tail(self) -> &'static str {
+        match self {
+            Self::Planned => "",
+            Self::Compromised => ": compromised",
         }
     }
 }

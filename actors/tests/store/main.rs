@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::as_conversions, reason = "a test may fail where it stands")]
 
 mod audit;
+mod keys;
 mod memory;
 mod outage;
 mod race;

@@ -21,7 +21,7 @@ fn aes(mode: DecryptionMode, finding: Finding) -> ModeFinding {
 }
 
 fn bdk(mode: DecryptionMode, scheme: Scheme, len: KeyLen) -> BdkSpec {
-    BdkSpec { id: BdkId::parse("till").unwrap(), scheme, len, mode }
+    BdkSpec { id: BdkId::parse("till").unwrap(), scheme, len, mode, proof: None }
 }
 
 /// A slot that enforces what it should: nothing derived in it comes out.

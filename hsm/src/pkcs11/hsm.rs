@@ -28,9 +28,26 @@ impl Pkcs11Hsm {
         let lookups = session.slot().module().lookups();
         let keys = objects::service_keys(&session)?;
         let cache_nodes = session.slot().cache_nodes() / bdks.len().max(1);
-        let bdks = bdks.iter().map(|spec| Bdk::load(&session, spec, cache_nodes)).collect::<Result<_, _>>()?;
+        let bdks: Vec<Bdk> =
+            bdks.iter().map(|spec| Bdk::load(&session, spec, cache_nodes)).collect::<Result<_, _>>()?;
         drop(lookups);
-        Ok(Self { bdks, vault_keys: VaultKeys::default(), keys, session })
+        let hsm = Self { bdks, vault_keys: VaultKeys::default(), keys, session };
+        let checked = hsm.check_proofs();
+        hsm.swept(checked)?;
+        Ok(hsm)
+    }
+
+    /// Whether each key that was registered with a proof is the one in the slot.
+    fn check_proofs(&self) -> Result<(), HsmError> {
+        for bdk in &self.bdks {
+            let Some(registered) = bdk.spec.proof else { continue };
+            let found = bdk.proof(&self.session)?;
+            if found != registered {
+                let is = self.bdks.iter().find(|other| other.spec.proof == Some(found)).map(|is| is.spec.id.clone());
+                return Err(HsmError::KeyReplaced { label: objects::bdk_label(&bdk.spec.id), found, registered, is });
+            }
+        }
+        Ok(())
     }
 
     /// How many DUKPT tree nodes the session keeps at the moment.

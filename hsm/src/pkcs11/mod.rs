@@ -9,6 +9,8 @@
 
 mod ckr;
 mod derive;
+mod export;
+mod generate;
 mod hsm;
 mod mac;
 mod mechanism;
@@ -18,6 +20,7 @@ mod open;
 pub(crate) mod pace;
 mod pin;
 pub(crate) mod policy;
+mod proof;
 pub mod provision;
 mod raw;
 mod seal;
@@ -30,9 +33,11 @@ mod tdes_ik;
 mod template;
 pub(crate) mod trial;
 
+pub use export::KbpkSpec;
+pub use generate::NewBdk;
 pub use hsm::Pkcs11Hsm;
 pub use mac::MacCheck;
-pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, masked_bdk_label};
+pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, kbpk_label, masked_bdk_label};
 pub use pin::Pin;
 pub(crate) use session::HsmSession;
 pub use slot::{Slot, SlotConfig, SlotFactory};

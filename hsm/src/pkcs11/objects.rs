@@ -1,11 +1,12 @@
 //! The keys a slot holds: their labels, how they are found, what they must be, and their session copies.
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_OBJECT_CLASS, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_KEY_TYPE,
-    CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_WRAP, CKK_AES, CKK_DES3, CKK_EC,
-    CKK_GENERIC_SECRET, CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKR_ACTION_PROHIBITED, CKR_ATTRIBUTE_READ_ONLY,
-    CKR_FUNCTION_NOT_SUPPORTED, CKR_TEMPLATE_INCONSISTENT,
+    CK_ATTRIBUTE_TYPE, CK_KEY_TYPE, CK_OBJECT_CLASS, CKA_DECRYPT, CKA_DERIVE, CKA_ENCRYPT, CKA_EXTRACTABLE,
+    CKA_KEY_TYPE, CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES,
+    CKK_DES3, CKK_EC, CKK_GENERIC_SECRET, CKO_PRIVATE_KEY, CKO_SECRET_KEY, CKR_ACTION_PROHIBITED,
+    CKR_ATTRIBUTE_READ_ONLY, CKR_FUNCTION_NOT_SUPPORTED, CKR_TEMPLATE_INCONSISTENT,
 };
+use warifu_core::key::KeyLen;
 use warifu_core::ksn::Scheme;
 use warifu_core::merchant::BdkId;
 
@@ -30,6 +31,11 @@ pub fn bdk_label(id: &BdkId) -> String {
 /// the right half of an initial key (X9.24-1:2009 A.6).
 pub fn masked_bdk_label(id: &BdkId) -> String {
     format!("{}/c0", bdk_label(id))
+}
+
+/// The label of a key block protection key's object.
+pub fn kbpk_label(id: &BdkId) -> String {
+    format!("warifu/kbpk/{id}")
 }
 
 /// What a key must be to be used at all.
@@ -77,6 +83,12 @@ pub(super) fn bdk(session: &HsmSession, spec: &BdkSpec) -> Result<BdkObjects, Hs
             })
         }
     }
+}
+
+/// Finds, checks and copies a key block protection key: its CMACs are the keys of the blocks (X9.143:2021 7.2.2).
+pub(super) fn kbpk(session: &HsmSession, id: &BdkId, len: KeyLen) -> Result<Handle, HsmError> {
+    let fitness = Fitness { key_type: CKK_AES, len: Some(len.bytes()), uses: &[CKA_SIGN] };
+    secret_key(session, &kbpk_label(id), &fitness)
 }
 
 /// Finds, checks and copies the service keys.
@@ -130,11 +142,24 @@ fn secret_key(session: &HsmSession, label: &str, fitness: &Fitness) -> Result<Ha
     for (usage, allowed) in USES.into_iter().zip(allowed) {
         match (fitness.uses.contains(&usage), allowed) {
             (true, false) => return unfit("it may not be used for its one purpose"),
-            (false, true) => return unfit("it may be used for more than its one purpose"),
+            (false, true) => return unfit(too_able(usage)),
             (true, true) | (false, false) => {}
         }
     }
     session_copy(session, object)
+}
+
+/// Which use an object is allowed that it must not have.
+const fn too_able(usage: CK_ATTRIBUTE_TYPE) -> &'static str {
+    match usage {
+        CKA_ENCRYPT => "CKA_ENCRYPT is true: it may be used for more than its one purpose",
+        CKA_DECRYPT => "CKA_DECRYPT is true: it may be used for more than its one purpose",
+        CKA_SIGN => "CKA_SIGN is true: it may be used for more than its one purpose",
+        CKA_VERIFY => "CKA_VERIFY is true: it may be used for more than its one purpose",
+        CKA_WRAP => "CKA_WRAP is true: it may be used for more than its one purpose",
+        CKA_UNWRAP => "CKA_UNWRAP is true: it may be used for more than its one purpose",
+        _ => "CKA_DERIVE is true: it may be used for more than its one purpose",
+    }
 }
 
 fn audit_key(session: &HsmSession) -> Result<Handle, HsmError> {

@@ -5,6 +5,7 @@
 
 use cryptoki_sys::{CKA_DECRYPT, CKR_DATA_LEN_RANGE, CKR_ENCRYPTED_DATA_INVALID, CKR_ENCRYPTED_DATA_LEN_RANGE};
 use warifu_core::account_data::AccountData;
+use warifu_core::custody::KeyProof;
 use warifu_core::dukpt::cache::TreeCache;
 use warifu_core::frame::{FrameKey, SealedFrame};
 use warifu_core::key::{KeyBytes, KeyLen, KeyUsage};
@@ -12,13 +13,13 @@ use warifu_core::ksn::{AesKsn, Ksn, Scheme};
 use warifu_core::opening::{self, OpeningError};
 use warifu_core::secret::SecretBytes;
 
-use super::derive;
 use super::mac::MacCheck;
 use super::mechanism::Mechanism;
 use super::objects::{self, BdkObjects};
 use super::raw::{Handle, Verdict};
 use super::session::{HsmSession, SessionObject};
 use super::tdes_ik::initial_key;
+use super::{derive, proof};
 use crate::{BdkSpec, DecryptionMode, HsmError, Opened, fit};
 
 /// A base derivation key of a session, ready to open frames.
@@ -92,6 +93,14 @@ impl Bdk {
             }
         };
         Ok(Opened { account_data, mode: spec.mode })
+    }
+
+    /// What tells the key from every other one.
+    pub(super) fn proof(&self, session: &HsmSession) -> Result<KeyProof, HsmError> {
+        match &self.keys {
+            Keys::InSlot { bdk, .. } => proof::of(session, &BdkObjects::Aes(*bdk)),
+            Keys::OnHost { bdk, .. } => proof::of(session, bdk),
+        }
     }
 
     /// How many tree nodes are kept.

@@ -10,13 +10,17 @@ use cryptoki_sys::{
     CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3,
     CKK_EC, CKK_GENERIC_SECRET, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
 };
+use warifu_core::custody::masked_tdes_bdk;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
+use warifu_core::merchant::BdkId;
 
 use super::ckr;
 use super::mechanism::Mechanism;
 use super::module::ModuleUse;
-use super::objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, lookup, masked_bdk_label};
+use super::objects::{
+    AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, kbpk_label, lookup, masked_bdk_label,
+};
 use super::pin::Pin;
 use super::raw::Handle;
 use super::session::HsmSession;
@@ -26,8 +30,6 @@ use crate::{BdkSpec, CallTally, HsmError};
 
 /// `prime256v1`, DER.
 const P256: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
-/// What tells the two keys of a TDES base derivation key apart (X9.24-1:2009 A.6).
-const MASK: [u8; 16] = [0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0, 0xC0, 0xC0, 0xC0, 0xC0, 0, 0, 0, 0];
 
 /// Initializes the first empty slot of a module as a token with this label and PINs, and tells the calls that took. Where
 /// the module names its tokens itself (NSS does, in its arguments), the label must be such a name; NSS knows no security
@@ -109,13 +111,51 @@ pub fn import_bdk(slot: &Slot, spec: &BdkSpec, key: &KeyBytes) -> Result<(), Hsm
             let masked_label = masked_bdk_label(&spec.id);
             refuse_taken(&session, &label)?;
             refuse_taken(&session, &masked_label)?;
-            let masked = KeyBytes::filled(KeyLen::K128, |bytes| {
-                bytes.iter_mut().zip(key.expose()).zip(MASK).for_each(|((byte, key), mask)| *byte = key ^ mask);
-            });
+            let masked = masked_tdes_bdk(key);
             create_secret(&session, &label, CKK_DES3, three_keys(key).expose(), CKA_ENCRYPT)?;
             create_secret(&session, &masked_label, CKK_DES3, three_keys(&masked).expose(), CKA_ENCRYPT)
         }
     }
+}
+
+/// Imports a key block protection key that was put together on this host.
+///
+/// # Errors
+/// [`HsmError::KeyExists`] if its label is taken.
+pub fn import_kbpk(slot: &Slot, id: &BdkId, key: &KeyBytes) -> Result<(), HsmError> {
+    let session = slot.writing_session()?;
+    let _lookups = session.slot().module().lookups();
+    let label = kbpk_label(id);
+    refuse_taken(&session, &label)?;
+    create_secret(&session, &label, CKK_AES, key.expose(), CKA_SIGN)
+}
+
+/// Destroys a base derivation key, both its objects if there are two. That it may be is the caller's to know; what is
+/// not there counts as destroyed.
+///
+/// # Errors
+/// When the slot refuses; then some of it may be left.
+pub fn destroy_bdk(slot: &Slot, id: &BdkId) -> Result<(), HsmError> {
+    destroy(slot, &[bdk_label(id), masked_bdk_label(id)])
+}
+
+/// Destroys a key block protection key, as [`destroy_bdk`].
+///
+/// # Errors
+/// When the slot refuses.
+pub fn destroy_kbpk(slot: &Slot, id: &BdkId) -> Result<(), HsmError> {
+    destroy(slot, &[kbpk_label(id)])
+}
+
+fn destroy(slot: &Slot, labels: &[String]) -> Result<(), HsmError> {
+    let session = slot.writing_session()?;
+    let _lookups = session.slot().module().lookups();
+    for label in labels {
+        while let (Some(object), _) = lookup(&session, label, CKO_SECRET_KEY)? {
+            session.destroy(object)?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes the keys every server needs, in the slot: vault root, fingerprint and audit.

@@ -2,18 +2,20 @@
 //! length, under public test keys that exist in the slot for this moment only.
 
 use cryptoki_sys::{CKA_DECRYPT, CKA_DERIVE, CKA_VALUE, CKK_AES};
+use warifu_core::custody::KeyProof;
 use warifu_core::dukpt::aes;
 use warifu_core::dukpt::cache::TreeCache;
 use warifu_core::key::{KeyBytes, KeyLen, KeyType, KeyUsage};
-use warifu_core::ksn::AesKsn;
+use warifu_core::ksn::{AesKsn, Scheme};
 use warifu_core::{cipher, mac};
 
-use super::derive;
 use super::mac::MacCheck;
 use super::mechanism::Mechanism;
+use super::objects::BdkObjects;
 use super::raw::{Handle, Verdict};
 use super::session::{HsmSession, SessionObject};
 use super::template::{Attribute, Exposure, Life, secret_key};
+use super::{derive, proof};
 use crate::{DecryptionMode, HsmError};
 
 /// The test key of X9.24-3:2017 annex B, its initial key id, and the first message of a published test that uses it.
@@ -106,6 +108,10 @@ impl Question {
     fn ask(&self, session: &HsmSession, mode: DecryptionMode) -> Result<(), HsmError> {
         let len = self.bdk.key_len();
         let bdk = test_bdk(session, &self.bdk)?;
+        // No session opens over a key that cannot be told from others.
+        if proof::of(session, &BdkObjects::Aes(*bdk))? != KeyProof::of(Scheme::Aes, &self.bdk) {
+            return Err(HsmError::SelfTest("it does not make the known proof of a key"));
+        }
         if mode == DecryptionMode::HostDerived {
             let ik = derive::exported_initial_key(session, *bdk, len, &self.ksn)?;
             return self.ask_on_host(&working_key(&ik, &self.ksn, KeyUsage::DataEncryption)?);

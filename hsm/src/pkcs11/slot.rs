@@ -7,13 +7,17 @@ use cryptoki::context::Pkcs11;
 use cryptoki::error::{Error, RvError};
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::{SlotInfo, TokenInfo};
+use cryptoki_sys::CKO_SECRET_KEY;
+use warifu_core::custody::{KeyProof, Purpose};
+use warifu_core::kcv::Kcv;
+use warifu_core::merchant::BdkId;
 
 use super::hsm::Pkcs11Hsm;
 use super::mac::MacCheck;
 use super::module::{Module, ModuleUse};
 use super::pin::Pin;
 use super::session::HsmSession;
-use super::{ckr, self_test};
+use super::{ckr, objects, proof, self_test};
 use crate::doctor::ModuleFacts;
 use crate::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
 
@@ -125,6 +129,35 @@ impl Slot {
     /// What opens such sessions, to be handed to the threads.
     pub fn factory(&self, bdks: Vec<BdkSpec>) -> SlotFactory {
         SlotFactory { slot: self.clone(), bdks }
+    }
+
+    /// What tells a base derivation key in the slot from every other one, and the key check value custodians know, where
+    /// the slot shows it. The key is looked up and its attributes checked as for a session.
+    pub fn identify(&self, spec: &BdkSpec) -> Result<(KeyProof, Option<Kcv>), HsmError> {
+        let session = self.plain_session()?;
+        let lookups = session.slot().module().lookups();
+        let bdk = objects::bdk(&session, spec)?;
+        drop(lookups);
+        let identified = proof::of(&session, &bdk).and_then(|proof| Ok((proof, proof::check_value(&session, &bdk)?)));
+        let swept = session.sweep();
+        let identity = identified?;
+        swept.map(|()| identity)
+    }
+
+    /// Whether nothing in the slot has the labels of this key.
+    pub fn is_vacant(&self, purpose: Purpose, id: &BdkId) -> Result<bool, HsmError> {
+        let session = self.plain_session()?;
+        let _lookups = session.slot().module().lookups();
+        let labels = match purpose {
+            Purpose::Bdk => vec![objects::bdk_label(id), objects::masked_bdk_label(id)],
+            Purpose::Kbpk => vec![objects::kbpk_label(id)],
+        };
+        for label in labels {
+            if objects::lookup(&session, &label, CKO_SECRET_KEY)?.0.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// The calls made for the slot and not by a session since the last time this was asked: loading, login, the

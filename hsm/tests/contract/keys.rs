@@ -13,7 +13,7 @@ use crate::MODULE;
 use crate::support::slot::{SHARED, spec, test_key};
 
 fn named(name: &str, scheme: Scheme, mode: DecryptionMode) -> BdkSpec {
-    BdkSpec { id: BdkId::parse(name).unwrap(), scheme, len: KeyLen::K128, mode }
+    BdkSpec { id: BdkId::parse(name).unwrap(), scheme, len: KeyLen::K128, mode, proof: None }
 }
 
 /// A session beside the slot's own, in the same login, to put keys of any kind into it.

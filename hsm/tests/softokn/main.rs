@@ -7,6 +7,8 @@
 
 #[path = "../contract/cache.rs"]
 mod cache;
+#[path = "../contract/custody.rs"]
+mod custody;
 #[path = "../contract/doctor.rs"]
 mod doctor;
 #[path = "../contract/keys.rs"]

@@ -195,7 +195,7 @@ pub(crate) fn spec(scheme: Scheme, len: KeyLen, mode: DecryptionMode) -> BdkSpec
         Scheme::Aes => format!("aes{}-{}", len.bits(), mode.name()),
         Scheme::Tdes => format!("tdes-{}", mode.name()),
     };
-    BdkSpec { id: BdkId::parse(&name).unwrap(), scheme, len, mode }
+    BdkSpec { id: BdkId::parse(&name).unwrap(), scheme, len, mode, proof: None }
 }
 
 /// Every combination that can run.

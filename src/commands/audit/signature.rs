@@ -9,11 +9,11 @@ use crate::exit::{Attempt as _, Exit, Failure};
 
 /// An uncompressed P-256 point.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct PublicKey([u8; 65]);
+pub(in crate::commands) struct PublicKey([u8; 65]);
 
 impl PublicKey {
     /// Reads hex digits, or a file holding them.
-    pub(super) fn read(text: &str) -> Result<Self, Failure> {
+    pub(in crate::commands) fn read(text: &str) -> Result<Self, Failure> {
         if let Some(key) = Self::parse(text) {
             return Ok(key);
         }
@@ -23,14 +23,14 @@ impl PublicKey {
     }
 
     /// Reads 130 hex digits.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(in crate::commands) fn parse(text: &str) -> Option<Self> {
         let bytes: [u8; 65] = hex::decode(text).ok()?.try_into().ok()?;
         // X9.62 4.3.6: 04 says that both coordinates follow.
         (bytes[0] == 0x04).then_some(Self(bytes))
     }
 
     /// Whether this key made the signature (ECDSA over SHA-256, r ‖ s in hex) of these bytes.
-    pub(super) fn made(&self, signature_hex: &str, message: &[u8]) -> bool {
+    pub(in crate::commands) fn made(&self, signature_hex: &str, message: &[u8]) -> bool {
         let Some(signature) = hex::decode(signature_hex).ok().and_then(|bytes| bytes.try_into().ok()) else {
             return false;
         };

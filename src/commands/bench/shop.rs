@@ -11,10 +11,10 @@ use warifu_core::token::LastFour;
 use warifu_hsm::software::SoftwareSlot;
 use warifu_hsm::{CallTally, Hsm as _};
 
-use crate::commands::dev::folder::{AES_BDK_ID, Folder, MERCHANT, MODULE};
+use crate::commands::dev::folder::{AES_BDK_ID, Folder, MERCHANT, MODULE, test_bdks};
 use crate::commands::device::ksn;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
-use crate::commands::{merchant, module};
+use crate::commands::{key, merchant, module};
 use crate::config::Config;
 use crate::exit::{Attempt as _, Exit, Failure};
 
@@ -32,6 +32,7 @@ pub(super) async fn furnish(
     devices: usize,
 ) -> Result<(), Failure> {
     let desk = Desk::open(config).await?;
+    key::register_test_keys(&desk, &test_bdks()).await?;
     let shop = plain(MerchantId::parse(MERCHANT))?;
     match software {
         Some(keys) => {

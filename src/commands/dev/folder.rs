@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
+use warifu_core::custody::KeyProof;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
 use warifu_core::merchant::BdkId;
@@ -164,13 +165,14 @@ fn there(made: Result<(), HsmError>) -> Result<(), HsmError> {
 pub(in crate::commands) fn test_bdks() -> [(BdkSpec, KeyBytes); 2] {
     let id = |text| BdkId::parse(text).expect("a short plain name");
     let key = |bytes: &[u8; 16]| KeyBytes::filled(KeyLen::K128, |key| key.copy_from_slice(bytes));
-    let len = KeyLen::K128;
+    let bdk = |name, scheme, mode, bytes| {
+        let key = key(bytes);
+        let proof = Some(KeyProof::of(scheme, &key));
+        (BdkSpec { id: id(name), scheme, len: KeyLen::K128, mode, proof }, key)
+    };
     [
-        (BdkSpec { id: id(AES_BDK_ID), scheme: Scheme::Aes, len, mode: DecryptionMode::Hardware }, key(&TEST_AES_BDK)),
-        (
-            BdkSpec { id: id(TDES_BDK_ID), scheme: Scheme::Tdes, len, mode: DecryptionMode::HostDerived },
-            key(&TEST_TDES_BDK),
-        ),
+        bdk(AES_BDK_ID, Scheme::Aes, DecryptionMode::Hardware, &TEST_AES_BDK),
+        bdk(TDES_BDK_ID, Scheme::Tdes, DecryptionMode::HostDerived, &TEST_TDES_BDK),
     ]
 }
 
@@ -184,6 +186,7 @@ fn configuration(module: &Path, store_url: &str) -> String {
 listen = \"127.0.0.1:7443\"
 http_listen = \"127.0.0.1:7480\"
 instance = \"dev\"
+environment = \"test\"
 data_dir = \".\"
 reflection = true
 

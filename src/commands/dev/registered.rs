@@ -10,10 +10,10 @@ use warifu_core::replay::KsnGuard;
 use warifu_core::token::LastFour;
 use warifu_hsm::CallTally;
 
-use super::folder::{AES_BDK_ID, Folder, MERCHANT, MODULE, TDES_BDK_ID};
+use super::folder::{AES_BDK_ID, Folder, MERCHANT, MODULE, TDES_BDK_ID, test_bdks};
 use crate::commands::device::ksn;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
-use crate::commands::{merchant, module};
+use crate::commands::{key, merchant, module};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
 
@@ -110,6 +110,7 @@ pub(super) async fn register(config: Config, folder: &Folder, calls: &CallTally)
     let at_ms = u64::try_from(now_ms()).unwrap_or_default();
     let record = Record::new(at_ms, Kind::HsmSessionOpened).because("dev keys made or found").with_calls(calls);
     desk.registry.note(&record).await.stored("write the audit record")?;
+    key::register_test_keys(&desk, &test_bdks()).await?;
     let shop = plain(MerchantId::parse(MERCHANT))?;
     if desk.store.merchant(&shop).await.stored("look the merchant up")?.is_none() {
         merchant::add(&desk, shop.clone(), "Demo shop".to_owned(), LastFour::Keep).await?;

@@ -1,15 +1,16 @@
 //! What is refused: what the caller is told, what the log knows, and what the HSM never sees.
 
 use bytes::Bytes;
+use warifu_core::custody;
 use warifu_core::device::{Format, State};
-use warifu_core::merchant::DeviceId;
+use warifu_core::merchant::{BdkId, DeviceId};
 use warifu_core::refusal::Refusal;
 
 use super::support::{
     CARD, Keypad, Mood, Scene, Stage, augusta, augusta_ksn, caller, eventually, play, play_on, tokenize,
 };
 use crate::record::Kind;
-use crate::store::CardCheck;
+use crate::store::{CardCheck, KeyReason, LEASE};
 
 /// Asks for a token and expects a refusal, a record of its cause, and no opening.
 async fn refused_cheaply(scene: &Scene, name: &str, output: Bytes, refusal: Refusal, cause: &str) {
@@ -52,6 +53,42 @@ fn what_can_be_refused_cheaply_never_reaches_the_hsm() {
         scene.tokenize("good", frame(1)).await.unwrap();
         scene.set_device(&id, State::Retired).await;
         refused_cheaply(&scene, "retired", frame(2), DeviceNotActive, "the device is retired").await;
+    });
+}
+
+#[test]
+fn frames_under_a_key_that_is_not_in_use_never_reach_the_hsm() {
+    play(|scene, _, keypad| async move {
+        let frame = |counter| keypad.seal(counter, CARD);
+        let id = BdkId::parse("aes-1").unwrap();
+        let become_state = async |to| {
+            scene.registry().set_bdk_state(&id, to, KeyReason::Planned, 1).await.unwrap();
+        };
+        scene.tokenize("good", frame(1)).await.unwrap();
+        become_state(custody::State::Suspended).await;
+        let suspended = "the device's base derivation key is suspended";
+        refused_cheaply(&scene, "suspended", frame(2), Refusal::KeyNotActive, suspended).await;
+        become_state(custody::State::Active).await;
+        // The refused frame has used nothing up.
+        scene.tokenize("back", frame(2)).await.unwrap();
+
+        let cases = [
+            ("UPDATE bdk SET state = 'pre-active'", "the device's base derivation key is not in use yet"),
+            ("UPDATE bdk SET state = 'deactivated'", "the device's base derivation key is out of use for good"),
+            (
+                "UPDATE bdk SET state = 'active', merchant_id = 'shop-2'",
+                "the device's base derivation key is another merchant's",
+            ),
+            ("UPDATE bdk SET merchant_id = NULL, purpose = 'kbpk'", "the device's key is no base derivation key"),
+            ("DELETE FROM bdk", "the device's base derivation key is not in the registry"),
+        ];
+        for (number, (sql, cause)) in cases.into_iter().enumerate() {
+            scene.sabotage(sql).await;
+            // Whoever changes the registry behind its back does not count the change.
+            scene.sabotage("UPDATE registry SET generation = generation + 1").await;
+            tokio::time::sleep(LEASE).await;
+            refused_cheaply(&scene, &format!("case-{number}"), frame(3), Refusal::KeyNotActive, cause).await;
+        }
     });
 }
 

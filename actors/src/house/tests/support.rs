@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sea_orm::ConnectionTrait;
 use tempfile::TempDir;
+use warifu_core::custody::{self, Environment};
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::ksn::Ksn;
 use warifu_core::merchant::{DeviceId, MerchantId, ModuleId, OrderNumber, RequestId};
@@ -29,7 +30,9 @@ use crate::clock::RuntimeClock;
 use crate::house::{Authorize, Caller, House, Settings, StartError, Tokenize};
 use crate::record::{Kind, Record};
 use crate::store::job::{StoredCard, StoredPayment};
-use crate::store::{CardCheck, DeviceRecord, LogId, MerchantRecord, ModuleRecord, ModuleState, Store, WriterSettings};
+use crate::store::{
+    BdkRecord, CardCheck, DeviceRecord, LogId, MerchantRecord, ModuleRecord, ModuleState, Store, WriterSettings,
+};
 use crate::supervisor::run;
 
 /// 2026-11-18, in milliseconds.
@@ -182,9 +185,26 @@ impl Scene {
         other.close().await.unwrap();
     }
 
-    /// Two merchants and their modules.
+    /// Two merchants and their modules, and the keys.
     pub(super) async fn people(&self) {
         let registry = self.registry();
+        for (spec, _) in device::bdks() {
+            let bdk = BdkRecord {
+                id: spec.id,
+                purpose: custody::Purpose::Bdk,
+                scheme: spec.scheme,
+                len: spec.len,
+                environment: Environment::Test,
+                merchant: None,
+                kcv: None,
+                proof: spec.proof.unwrap(),
+                state: custody::State::Active,
+                created_at_ms: 1,
+                activated_at_ms: None,
+                expires_at_ms: None,
+            };
+            registry.register_bdk(&bdk).await.unwrap();
+        }
         for number in 1..=2_u8 {
             let Caller { merchant, module } = caller(number.into());
             let vault_key = self.hsm.vault_key();

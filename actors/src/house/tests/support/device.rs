@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use warifu_core::account_data::pad_7816;
 use warifu_core::cipher::aes_cbc_encrypt;
+use warifu_core::custody::KeyProof;
 use warifu_core::dukpt::aes;
 use warifu_core::frame::{Entry, native_header};
 use warifu_core::key::{KeyBytes, KeyLen, KeyType, KeyUsage};
@@ -26,11 +27,15 @@ const AUGUSTA: &str = "\
 
 /// The keys of the slot: AES, and TDES for vendors' readers; `tdes-2` is the wrong one for them.
 pub(crate) fn bdks() -> Vec<(BdkSpec, KeyBytes)> {
-    let spec = |id: &str, scheme, mode| BdkSpec { id: BdkId::parse(id).unwrap(), scheme, len: KeyLen::K128, mode };
+    let bdk = |id: &str, scheme, mode, key: &[u8; 16]| {
+        let key = KeyBytes::copied(key).unwrap();
+        let proof = Some(KeyProof::of(scheme, &key));
+        (BdkSpec { id: BdkId::parse(id).unwrap(), scheme, len: KeyLen::K128, mode, proof }, key)
+    };
     vec![
-        (spec("aes-1", Scheme::Aes, DecryptionMode::Hardware), KeyBytes::copied(&AES_BDK).unwrap()),
-        (spec("tdes-1", Scheme::Tdes, DecryptionMode::HostDerived), KeyBytes::copied(&TDES_BDK).unwrap()),
-        (spec("tdes-2", Scheme::Tdes, DecryptionMode::HostDerived), KeyBytes::copied(&AES_BDK).unwrap()),
+        bdk("aes-1", Scheme::Aes, DecryptionMode::Hardware, &AES_BDK),
+        bdk("tdes-1", Scheme::Tdes, DecryptionMode::HostDerived, &TDES_BDK),
+        bdk("tdes-2", Scheme::Tdes, DecryptionMode::HostDerived, &AES_BDK),
     ]
 }
 

@@ -1,0 +1,134 @@
+//! A device's initial key, out of the slot and into a key block for the facility that injects it.
+//!
+//! The initial key is in this process for the moment it takes to seal it, as are the two keys the protection key derives:
+//! PKCS#11 has no mechanism that makes a key block. Base derivation key and protection key stay in the slot. A slot that
+//! enforces non-extractable derivation lets no initial key out at all.
+
+use warifu_core::custody::KeyProof;
+use warifu_core::dukpt::tdes;
+use warifu_core::kcv::Kcv;
+use warifu_core::key::{KeyBytes, KeyLen};
+use warifu_core::key_block::{
+    Algorithm, Exportability, Header, KeyBlock, Material, Mode, OptionalBlock, PaddingLen, Protection, Usage, Version,
+    WrapError,
+};
+use warifu_core::ksn::{Ksn, Scheme};
+use warifu_core::merchant::BdkId;
+use warifu_core::secret::SecretBytes;
+
+use super::mechanism::Mechanism;
+use super::objects::{self, BdkObjects};
+use super::raw::Handle;
+use super::session::HsmSession;
+use super::slot::Slot;
+use super::{derive, tdes_ik};
+use crate::{BdkSpec, HsmError};
+
+/// A key block protection key a slot holds: AES, for blocks of version D.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KbpkSpec {
+    /// Its name; the slot object's label follows from it ([`super::kbpk_label`]).
+    pub id: BdkId,
+    /// Its length.
+    pub len: KeyLen,
+    /// What it was registered with; another key under the label is refused.
+    pub proof: KeyProof,
+}
+
+impl Slot {
+    /// What tells a key block protection key from every other one: the first bytes of its CMAC of a block of zeros, which
+    /// is its check value, too.
+    pub fn identify_kbpk(&self, id: &BdkId, len: KeyLen) -> Result<KeyProof, HsmError> {
+        let session = self.plain_session()?;
+        let kbpk = find(&session, id, len)?;
+        proof(&session, kbpk)
+    }
+
+    /// The initial key of a device in a key block of version D: usage B1, for derivation only, not to be exported again,
+    /// with its check value and its key serial number or id.
+    ///
+    /// # Errors
+    /// [`HsmError::KeyReplaced`] if another key is in the protection key's place, [`HsmError::KeyBlock`] if it is weaker
+    /// than the initial key, [`HsmError::Pkcs11`] where the slot lets no derived key out.
+    pub fn export_initial_key(&self, bdk: &BdkSpec, ksn: &Ksn, kbpk: &KbpkSpec) -> Result<KeyBlock, HsmError> {
+        let session = self.plain_session()?;
+        let sealed = export(&session, bdk, ksn, kbpk);
+        let swept = session.sweep();
+        let block = sealed?;
+        swept.map(|()| block)
+    }
+}
+
+fn export(session: &HsmSession, bdk: &BdkSpec, ksn: &Ksn, kbpk: &KbpkSpec) -> Result<KeyBlock, HsmError> {
+    let objects = {
+        let _lookups = session.slot().module().lookups();
+        objects::bdk(session, bdk)?
+    };
+    if let Some(registered) = bdk.proof {
+        let found = super::proof::of(session, &objects)?;
+        if found != registered {
+            return Err(HsmError::KeyReplaced { label: objects::bdk_label(&bdk.id), found, registered, is: None });
+        }
+    }
+    let protection_key = find(session, &kbpk.id, kbpk.len)?;
+    let found = proof(session, protection_key)?;
+    if found != kbpk.proof {
+        let label = objects::kbpk_label(&kbpk.id);
+        return Err(HsmError::KeyReplaced { label, found, registered: kbpk.proof, is: None });
+    }
+    let (key, algorithm, which) = match (&objects, ksn) {
+        (BdkObjects::Aes(bdk_object), Ksn::Aes(ksn)) => {
+            let key = derive::exported_initial_key(session, *bdk_object, bdk.len, ksn)?;
+            (key, Algorithm::Aes, OptionalBlock::initial_key_id(ksn.ik_id()))
+        }
+        (BdkObjects::Tdes { left, right }, Ksn::Tdes(ksn)) => {
+            let key = tdes_ik::initial_key(session, *left, *right, ksn)?;
+            (key, Algorithm::Tdes, OptionalBlock::key_serial_number(ksn))
+        }
+        (BdkObjects::Aes(_), Ksn::Tdes(_)) | (BdkObjects::Tdes { .. }, Ksn::Aes(_)) => {
+            return Err(HsmError::SuiteMismatch(bdk.id.clone()));
+        }
+    };
+    debug_assert!(bdk.scheme == Scheme::Aes || key.key_len() == tdes::KEY_LEN);
+    seal(session, bdk.scheme, key, algorithm, which, protection_key, kbpk.len)
+}
+
+fn seal(
+    session: &HsmSession,
+    scheme: Scheme,
+    key: KeyBytes,
+    algorithm: Algorithm,
+    which: OptionalBlock,
+    protection_key: Handle,
+    len: KeyLen,
+) -> Result<KeyBlock, HsmError> {
+    let not_standard = |warning| HsmError::KeyBlock(WrapError::NotStandard(warning));
+    let header = Header::new(Version::D, Usage::InitialKey, algorithm, Mode::Derive, Exportability::Never)
+        .and_then(|header| header.with(OptionalBlock::key_check_value(Kcv::of_bdk(scheme, &key))))
+        .and_then(|header| header.with(which))
+        .map_err(not_standard)?;
+    let cmac = |message: &[u8; 8], out: &mut [u8]| session.sign(Mechanism::AesCmac, protection_key, message, out);
+    let protection = Protection::derived(Version::D, len, cmac).map_err(|error| match error {
+        warifu_core::key_block::protection::DerivationError::Cmac(error) => error,
+        warifu_core::key_block::protection::DerivationError::Protection(_) => {
+            HsmError::SelfTest("a key block of version D is protected by an AES key")
+        }
+    })?;
+    let material = Material::new(SecretBytes::copied(key.expose()))
+        .map_err(|_| HsmError::SelfTest("an initial key is a key of whole bytes"))?;
+    drop(key);
+    let mut padding = vec![0; PaddingLen::Hiding.of(Version::D, algorithm, &material)];
+    session.generate_random(&mut padding)?;
+    KeyBlock::wrap(&header, &material, &protection, &padding).map_err(HsmError::KeyBlock)
+}
+
+fn find(session: &HsmSession, id: &BdkId, len: KeyLen) -> Result<Handle, HsmError> {
+    let _lookups = session.slot().module().lookups();
+    objects::kbpk(session, id, len)
+}
+
+fn proof(session: &HsmSession, kbpk: Handle) -> Result<KeyProof, HsmError> {
+    let mut mac = [0; 16];
+    session.sign(Mechanism::AesCmac, kbpk, &[0; 16], &mut mac)?;
+    Ok(KeyProof::of_cmac(&mac))
+}

@@ -1,0 +1,228 @@
+//! A key ceremony: people who trust each other with parts put a key into the HSM that none of them knows.
+//!
+//! Architecture invariant: a component and the key exist in locked memory of this process from when they are typed
+//! until the HSM has the key, and are wiped on every way out. Nothing is written anywhere before the check value of the
+//! whole key was found right.
+
+mod admission;
+mod dialogue;
+mod transcript;
+mod words;
+
+use std::path::Path;
+
+use warifu_core::component::{self, CombineError};
+use warifu_core::kcv::Kcv;
+use warifu_core::key::{KeyBytes, KeyLen};
+use warifu_core::ksn::Scheme;
+
+pub(crate) use admission::{Admitted, Door, NotAdmitted};
+pub(crate) use dialogue::{Dialogue, Silence};
+pub(crate) use transcript::{
+    DESTROYED, FORM, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_DRAWN, Part, Signed, Transcript,
+};
+pub(crate) use words::Language;
+
+/// Times a component may be typed.
+const TRIES: usize = 3;
+
+/// Where components come from.
+pub(crate) enum Source {
+    /// Each custodian brings one on paper.
+    Paper,
+    /// The HSM drew them; each custodian writes one down and takes it to the other side.
+    Drawn(Vec<KeyBytes>),
+}
+
+/// What is to be made.
+pub(crate) struct Plan<'a> {
+    /// The key's id.
+    pub(crate) key: &'a str,
+    /// Its scheme.
+    pub(crate) scheme: Scheme,
+    /// Its length.
+    pub(crate) len: KeyLen,
+    /// How many people bring a component.
+    pub(crate) custodians: usize,
+    /// The check value the key must have; asked for where it is not given.
+    pub(crate) expected: Option<String>,
+    /// What is spoken.
+    pub(crate) language: Language,
+}
+
+/// Why there is no key. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CeremonyError {
+    /// Nobody answers any more.
+    #[error(transparent)]
+    Silence(#[from] Silence),
+    /// Somebody was not let in.
+    #[error(transparent)]
+    NotAdmitted(#[from] NotAdmitted),
+    /// A component was not typed right.
+    #[error("the component of {0} was not typed right")]
+    Component(String),
+    /// The components make no key.
+    #[error(transparent)]
+    Combine(#[from] CombineError),
+    /// Everybody knows it.
+    #[error("this is a published test key, which no live server uses")]
+    Published,
+    /// The components make another key than the one expected.
+    #[error("the components make a key with the check value {0}, which is not the expected one")]
+    AnotherKey(Kcv),
+}
+
+/// A key that was put together, and by whom. A secret.
+pub(crate) struct Gathered {
+    /// The key.
+    pub(crate) key: KeyBytes,
+    /// Its check value.
+    pub(crate) kcv: Kcv,
+    /// Who brought which part, in their order.
+    pub(crate) parts: Vec<(Admitted, Kcv, i64)>,
+}
+
+/// Has the custodians come one after another, and puts the key together.
+///
+/// # Errors
+/// [`CeremonyError`]: then nothing has happened.
+pub(crate) fn gather(
+    plan: &Plan<'_>,
+    source: Source,
+    dialogue: Dialogue,
+    door: &mut Door,
+    now_ms: impl Fn() -> i64,
+) -> Result<Gathered, CeremonyError> {
+    let words = plan.language;
+    dialogue.tell(&words.opening(&words.making(plan.key, &kind(plan.scheme, plan.len)), plan.custodians))?;
+    let (mut parts, mut components) = (Vec::new(), Vec::new());
+    let mut drawn = match source {
+        Source::Paper => None,
+        Source::Drawn(components) => Some(components.into_iter()),
+    };
+    for number in 1..=plan.custodians {
+        let person = receive(words, dialogue, door, (number, plan.custodians))?;
+        let (component, kcv) = match drawn.as_mut().map(Iterator::next) {
+            None => take(plan, dialogue, person.id.as_str())?,
+            Some(Some(component)) => give(plan, dialogue, component, person.id.as_str())?,
+            Some(None) => return Err(CombineError::TooFew.into()),
+        };
+        components.push(component);
+        parts.push((person, kcv, now_ms()));
+        dialogue.tell(words.taken())?;
+        if dialogue == Dialogue::Terminal {
+            dialogue.ask("")?;
+        }
+        dialogue.clear()?;
+    }
+    let key = component::combine(&components)?;
+    drop(components);
+    let kcv = Kcv::of_bdk(plan.scheme, &key);
+    if drawn.is_some() {
+        return Ok(Gathered { key, kcv, parts });
+    }
+    let expected = match &plan.expected {
+        Some(expected) => expected.clone(),
+        None => dialogue.ask(words.key_kcv())?,
+    };
+    if !agrees(plan.scheme, &key, &expected) {
+        return Err(CeremonyError::AnotherKey(kcv));
+    }
+    Ok(Gathered { key, kcv, parts })
+}
+
+/// Has the custodians come one after another, to be there when something is done that takes two.
+///
+/// # Errors
+/// [`CeremonyError`]: then nothing has happened.
+pub(crate) fn attend(
+    what: &str,
+    custodians: usize,
+    language: Language,
+    dialogue: Dialogue,
+    door: &mut Door,
+    now_ms: impl Fn() -> i64,
+) -> Result<Vec<(Admitted, i64)>, CeremonyError> {
+    dialogue.tell(&language.opening(what, custodians))?;
+    let turns = (1..=custodians).map(|number| (number, custodians));
+    turns.map(|turn| Ok((receive(language, dialogue, door, turn)?, now_ms()))).collect()
+}
+
+/// The next custodian, recognised.
+fn receive(
+    words: Language,
+    dialogue: Dialogue,
+    door: &mut Door,
+    (number, of): (usize, usize),
+) -> Result<Admitted, CeremonyError> {
+    dialogue.tell("")?;
+    dialogue.tell(&words.turn(number, of))?;
+    let certificate = dialogue.ask(words.certificate())?;
+    let key = dialogue.ask(words.private_key())?;
+    let person = door.admit(Path::new(&certificate), Path::new(&key))?;
+    dialogue.tell(&words.welcome(person.id.as_str()))?;
+    Ok(person)
+}
+
+/// Shows a drawn component to its custodian, who writes it down and proves that by typing it back.
+fn give(plan: &Plan<'_>, dialogue: Dialogue, component: KeyBytes, who: &str) -> Result<(KeyBytes, Kcv), CeremonyError> {
+    let words = plan.language;
+    let kcv = Kcv::of_bdk(plan.scheme, &component);
+    dialogue.show(words.write_down(), component.expose())?;
+    dialogue.tell(&words.with_kcv(&kcv.to_string()))?;
+    if dialogue == Dialogue::Terminal {
+        dialogue.ask(words.written_down())?;
+    }
+    dialogue.clear()?;
+    for _ in 0..TRIES {
+        let typed = dialogue.ask_secret(&words.component(2 * plan.len.bytes()))?;
+        match component::parse(typed.expose(), plan.len) {
+            Ok(typed) if typed.ct_eq(&component) => return Ok((component, kcv)),
+            Ok(_) => dialogue.tell(&words.again(words.another()))?,
+            Err(error) => dialogue.tell(&words.again(&error.to_string()))?,
+        }
+    }
+    Err(CeremonyError::Component(who.to_owned()))
+}
+
+/// One component, typed until its check value is right.
+fn take(plan: &Plan<'_>, dialogue: Dialogue, who: &str) -> Result<(KeyBytes, Kcv), CeremonyError> {
+    let words = plan.language;
+    for _ in 0..TRIES {
+        let typed = dialogue.ask_secret(&words.component(2 * plan.len.bytes()))?;
+        let component = match component::parse(typed.expose(), plan.len) {
+            Ok(component) => component,
+            Err(error) => {
+                dialogue.tell(&words.again(&error.to_string()))?;
+                continue;
+            }
+        };
+        let stated = dialogue.ask(words.component_kcv())?;
+        if agrees(plan.scheme, &component, &stated) {
+            let kcv = Kcv::of_bdk(plan.scheme, &component);
+            return Ok((component, kcv));
+        }
+        dialogue.tell(&words.again(words.kcv_differs()))?;
+    }
+    Err(CeremonyError::Component(who.to_owned()))
+}
+
+/// Whether a key has the stated check value. Of an AES key both kinds are on paper: five bytes of a CMAC, or three of
+/// an encrypted block.
+fn agrees(scheme: Scheme, key: &KeyBytes, stated: &str) -> bool {
+    let stated: String = stated.chars().filter(|character| !character.is_whitespace()).collect();
+    let is = |kcv: Kcv| stated.eq_ignore_ascii_case(&kcv.to_string());
+    match scheme {
+        Scheme::Aes => is(Kcv::aes_cmac(key)) || is(Kcv::aes(key)),
+        Scheme::Tdes => is(Kcv::tdes(key)),
+    }
+}
+
+/// How people call a kind of key.
+pub(crate) fn kind(scheme: Scheme, len: KeyLen) -> String {
+    match scheme {
+        Scheme::Aes => format!("AES-{} DUKPT", len.bits()),
+        Scheme::Tdes => "TDES DUKPT".to_owned(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Who writes down what a ceremony did: its records in the audit log, and the transcript.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use warifu_actors::record::{Kind, Record};
+use warifu_core::custody::KeyProof;
+use warifu_core::kcv::Kcv;
+use warifu_core::merchant::MerchantId;
+use warifu_hsm::{BdkSpec, CallTally, Signature};
+
+use crate::ceremony::{Admitted, CeremonyError, FORM, Part, Signed, Transcript};
+use crate::commands::output::moment;
+use crate::commands::registry::{Desk, Stored as _, now_ms};
+use crate::exit::{Attempt as _, Exit, Failure};
+use crate::rpc::scheme_name;
+
+/// What a ceremony is about.
+pub(super) struct Subject {
+    key: String,
+    scheme: &'static str,
+    bits: u16,
+}
+
+impl Subject {
+    /// A key of the registry.
+    pub(super) fn key(spec: &BdkSpec) -> Self {
+        Self { key: spec.id.to_string(), scheme: scheme_name(spec.scheme), bits: spec.len.bits() }
+    }
+
+    /// The keys every server needs.
+    pub(super) fn service_keys() -> Self {
+        Self { key: "service keys".to_owned(), scheme: "aes, hmac, ecdsa", bits: 256 }
+    }
+}
+
+/// Watches one ceremony.
+pub(super) struct Witness<'a> {
+    pub(super) desk: &'a Desk,
+    subject: Subject,
+    merchant: Option<&'a MerchantId>,
+    file: &'a Path,
+    begun_ms: i64,
+}
+
+/// One person's part.
+pub(super) struct Attended(Part);
+
+impl Attended {
+    /// Who brought a component.
+    pub(super) fn with(person: &Admitted, component: Kcv, at_ms: i64) -> Self {
+        let Self(part) = Self::present(person, at_ms);
+        Self(Part { component_kcv: Some(component.to_string()), ..part })
+    }
+
+    /// Who was there.
+    pub(super) fn present(person: &Admitted, at_ms: i64) -> Self {
+        Self(Part {
+            custodian: person.id.to_string(),
+            certificate_sha256: person.certificate.to_string(),
+            component_kcv: None,
+            at: moment(at_ms),
+        })
+    }
+}
+
+impl<'a> Witness<'a> {
+    /// From now on.
+    pub(super) fn new(desk: &'a Desk, subject: Subject, merchant: Option<&'a MerchantId>, file: &'a Path) -> Self {
+        Self { desk, subject, merchant, file, begun_ms: now_ms() }
+    }
+
+    /// What was done, to be signed.
+    pub(super) fn transcript(
+        &self,
+        act: &str,
+        people: Vec<Attended>,
+        kcv: Option<Kcv>,
+        proof: Option<KeyProof>,
+    ) -> Result<String, Failure> {
+        let config = &self.desk.config;
+        let transcript = Transcript {
+            form: FORM.to_owned(),
+            program: concat!("warifu ", env!("CARGO_PKG_VERSION")).to_owned(),
+            instance: config.server.instance.clone(),
+            environment: config.server.environment.name().to_owned(),
+            token: config.hsm.token_label.clone(),
+            key: self.subject.key.clone(),
+            scheme: self.subject.scheme.to_owned(),
+            bits: self.subject.bits,
+            merchant: self.merchant.map(ToString::to_string),
+            act: act.to_owned(),
+            custodians: people.into_iter().map(|Attended(part)| part).collect(),
+            kcv: kcv.map(|kcv| kcv.to_string()),
+            proof: proof.map(|proof| proof.to_string()),
+            begun: moment(self.begun_ms),
+            ended: moment(now_ms()),
+        };
+        serde_json::to_string(&transcript).or_exit(Exit::Internal, "write the transcript")
+    }
+
+    /// Writes down that it is done, and the transcript.
+    pub(super) async fn sign_off(
+        &self,
+        text: String,
+        (Signature(signature), public_key): (Signature, [u8; 65]),
+        calls: &CallTally,
+    ) -> Result<(), Failure> {
+        let digest = hex::encode(Sha256::digest(text.as_bytes()));
+        self.note(Kind::CeremonyHeld, &format!("transcript sha256 {digest}"), calls).await?;
+        let signed =
+            Signed { transcript: text, public_key: hex::encode(public_key), signature: hex::encode(signature) };
+        let text = serde_json::to_string_pretty(&signed).or_exit(Exit::Internal, "write the transcript")?;
+        let written =
+            OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file).and_then(|mut out| {
+                out.write_all(text.as_bytes())?;
+                out.write_all(b"\n")?;
+                out.sync_all()
+            });
+        let what = format!("write the transcript to {}; all else is done", self.file.display());
+        written.or_exit(Exit::Refused, &what)
+    }
+
+    /// Writes down that it came to nothing, and says so.
+    pub(super) async fn gave_up(&self, error: &CeremonyError) -> Result<Failure, Failure> {
+        self.note(Kind::CeremonyAbandoned, &error.to_string(), &CallTally::default()).await?;
+        Ok(Failure::new(Exit::Refused, format_args!("{error}; nothing was left behind")))
+    }
+
+    /// Writes down that the HSM failed over it.
+    pub(super) async fn failed(&self, calls: &CallTally) -> Result<(), Failure> {
+        self.note(Kind::CeremonyAbandoned, "the HSM failed", calls).await
+    }
+
+    /// Writes down another use of the HSM.
+    pub(super) async fn note_use(&self, cause: &str, calls: &CallTally) -> Result<(), Failure> {
+        self.note(Kind::HsmSessionOpened, cause, calls).await
+    }
+
+    async fn note(&self, kind: Kind, cause: &str, calls: &CallTally) -> Result<(), Failure> {
+        let mut record =
+            Record::new(u64::try_from(now_ms()).unwrap_or_default(), kind).because(cause).with_calls(calls);
+        record.key = Some(self.subject.key.clone());
+        self.desk.registry.note(&record).await.stored("write the audit record")
+    }
+}

@@ -1,0 +1,102 @@
+//! `warifu key export-ik`: a device's initial key for the facility that injects it, sealed under the facility's key.
+
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+
+use clap::Args;
+use warifu_actors::record::{Kind, Record};
+use warifu_actors::store::{BdkRecord, IkExport};
+use warifu_core::custody::{Purpose, State};
+use warifu_core::merchant::{BdkId, DeviceId};
+use warifu_hsm::pkcs11::KbpkSpec;
+use warifu_hsm::{BdkSpec, DecryptionMode};
+
+use super::ceremony::Company;
+use crate::ceremony::attend;
+use crate::commands::output::say;
+use crate::commands::registry::{Desk, Stored as _, now_ms};
+use crate::exit::{Attempt as _, Exit, Failure};
+use crate::hsm;
+
+#[derive(Args)]
+pub(super) struct ExportIk {
+    /// The device, which must be registered.
+    #[arg(long, value_parser = DeviceId::parse)]
+    device: DeviceId,
+    /// The protection key of the injection facility, which must be active.
+    #[arg(long, value_name = "ID", value_parser = BdkId::parse)]
+    kbpk: BdkId,
+    /// Where the key block goes.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Once more, for a device whose key has left before: takes a second custodian.
+    #[arg(long)]
+    again: bool,
+    #[command(flatten)]
+    company: Company,
+}
+
+impl ExportIk {
+    pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
+        let device = desk.store.device(&self.device).await.stored("look the device up")?;
+        let device = device.ok_or_else(|| Failure::new(Exit::Refused, "there is no such device"))?;
+        let keys = desk.store.bdks().await.stored("look the keys up")?;
+        let bdk = usable(&keys, &device.bdk, Purpose::Bdk, &[State::PreActive, State::Active])?;
+        let kbpk = usable(&keys, &self.kbpk, Purpose::Kbpk, &[State::Active])?;
+        if self.out.exists() {
+            return Err(Failure::new(Exit::Usage, format_args!("{} is there already", self.out.display())));
+        }
+        let before = desk.store.ik_exports(&self.device).await.stored("look for earlier exports")?;
+        if before > 0 && !self.again {
+            let why = "the initial key of this device has left already; --again takes a second custodian";
+            return Err(Failure::new(Exit::Refused, why));
+        }
+
+        let (dialogue, mut door) = self.company.assemble(desk).await?;
+        let words = self.company.language();
+        let custodians = if before > 0 { 2 } else { 1 };
+        let what = words.exporting(self.device.as_str(), self.kbpk.as_str());
+        let people = attend(&what, custodians, words, dialogue, &mut door, now_ms);
+        let people = people.or_exit(Exit::Refused, "export the initial key")?;
+        let names: Vec<&str> = people.iter().map(|(person, _)| person.id.as_str()).collect();
+
+        // First it is written down that the key leaves, then it leaves.
+        let export = IkExport {
+            device: self.device.clone(),
+            number: before + 1,
+            kbpk: self.kbpk.clone(),
+            at_ms: now_ms(),
+            by: names.join(", "),
+        };
+        desk.registry.note_ik_export(&export).await.stored("write down that the key leaves")?;
+        let mode = DecryptionMode::HostDerived;
+        let spec = BdkSpec { id: bdk.id.clone(), scheme: bdk.scheme, len: bdk.len, mode, proof: Some(bdk.proof) };
+        let facility = KbpkSpec { id: kbpk.id.clone(), len: kbpk.len, proof: kbpk.proof };
+        let (block, calls) = hsm::use_once(&desk.config.hsm, "derive and seal the initial key", |slot, _| {
+            slot.export_initial_key(&spec, &device.ksn_device, &facility)
+        });
+        let kind = if block.is_ok() { Kind::HsmSessionOpened } else { Kind::HsmFailed };
+        let mut record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), kind);
+        record.device = Some(self.device.to_string());
+        let record = record.because("initial key derived and sealed").with_calls(&calls);
+        desk.registry.note(&record).await.stored("write the audit record")?;
+        let block = block?;
+        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.out);
+        let written = written.and_then(|mut out| writeln!(out, "{block}").and_then(|()| out.sync_all()));
+        written.or_exit(Exit::Refused, &format!("write {}", self.out.display()))?;
+        say(format_args!("initial key of {} written to {}", self.device, self.out.display()));
+        Ok(())
+    }
+}
+
+fn usable<'a>(keys: &'a [BdkRecord], id: &BdkId, purpose: Purpose, states: &[State]) -> Result<&'a BdkRecord, Failure> {
+    let found = keys.iter().find(|key| key.id == *id && key.purpose == purpose);
+    let found =
+        found.ok_or_else(|| Failure::new(Exit::Refused, format_args!("there is no {} {id}", purpose.name())))?;
+    match states.contains(&found.state) {
+        true => Ok(found),
+        false => Err(Failure::new(Exit::Refused, format_args!("the key {id} is {}", found.state.name()))),
+    }
+}
