@@ -391,6 +391,29 @@ async fn a_call_that_hangs_keeps_no_caller_and_no_thread_and_when_it_ends_all_go
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_whose_hsm_hangs_stops_within_its_time() {
+    let mut stage = Stage::open(1, &[("WARIFU__HSM__DERIVERS", "1")]).await;
+    let mut keypad = stage.keypad(0);
+    keypad.once(&pan(1)).await.unwrap();
+    let faults = stage.steering.notes().faults();
+    stage.steering.plan("C_Verify every 1 hang");
+    let (request, frame) = keypad.take(&pan(1));
+    let till = keypad.till.clone();
+    let caller = tokio::spawn(async move { till.tokenize(&request, &frame).await });
+    until(BACK, "the call hangs", async || stage.steering.notes().faults() > faults).await;
+    let begun = Instant::now();
+    let code = tokio::task::block_in_place(|| stage.shop.server.terminate(Duration::from_secs(15)));
+    println!("the server ended with {code:?} after {:?}", begun.elapsed());
+    // Work was left to the next server.
+    assert!(code == Some(6) && begun.elapsed() < Duration::from_secs(11));
+    assert!(caller.await.unwrap().is_err());
+    stage.steering.plan("");
+    stage.serve().await;
+    keypad.till = stage.shop.till.clone();
+    keypad.once(&pan(1)).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pin_that_is_refused_is_tried_once_and_the_operator_is_told() {
     let mut stage = Stage::open(8, &[]).await;
     let mut keypads: Vec<Keypad> = (0..8).map(|number| stage.keypad(number)).collect();

@@ -12,8 +12,10 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use cryptoki::context::Pkcs11;
 use cryptoki::object::Attribute;
+use cryptoki::session::UserType;
+use cryptoki::types::AuthPin;
 use support::device::{BODY, Device, PAN};
-use support::slot::{self, SHARED, config, spec};
+use support::slot::{self, PIN, SHARED, config, spec};
 use tempfile::TempDir;
 use warifu_core::card::Pan;
 use warifu_core::key::KeyLen;
@@ -21,7 +23,7 @@ use warifu_core::ksn::Scheme;
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
 use warifu_faulty_module::{Steering, library};
-use warifu_hsm::pkcs11::{Pkcs11Hsm, Slot};
+use warifu_hsm::pkcs11::{Pkcs11Hsm, Slot, provision};
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Fingerprint, Hsm, HsmError, verify_signature};
 
 /// CKR_GENERAL_ERROR, which modules say of anything.
@@ -261,6 +263,39 @@ fn a_pin_that_is_refused_is_not_tried_again_by_this_slot() {
 }
 
 #[test]
+fn a_pin_that_was_changed_while_the_token_was_away_is_tried_once() {
+    const LABEL: &str = "changed";
+    let turn = turn();
+    let provisioned = slot::new_slot(LABEL);
+    provision::create_service_keys(&provisioned).unwrap();
+    provisioned.close().unwrap();
+    let mut config = config(LABEL);
+    config.module = library();
+    let slot = Slot::open(config).unwrap();
+    drop(slot.session(&[]).unwrap());
+    turn.steering.plan("slot gone");
+    assert!(matches!(slot.session(&[]), Err(HsmError::SlotMissing { .. })));
+
+    // Somebody else, past the module that fails.
+    let elsewhere = Pkcs11::new(slot::module()).unwrap();
+    let labelled = |slot: &cryptoki::slot::Slot| elsewhere.get_token_info(*slot).unwrap().label() == LABEL;
+    let there = elsewhere.get_slots_with_token().unwrap().into_iter().find(labelled).unwrap();
+    let session = elsewhere.open_rw_session(there).unwrap();
+    let (old, new) = (AuthPin::from(PIN), AuthPin::from("another 648219"));
+    session.login(UserType::User, Some(&old)).unwrap();
+    session.set_pin(&old, &new).unwrap();
+    session.close().unwrap();
+
+    turn.steering.plan("");
+    let logins = turn.steering.notes().logins();
+    for _ in 0..3 {
+        assert!(matches!(slot.session(&[]), Err(HsmError::PinRefused { ckr: "CKR_PIN_INCORRECT", .. })));
+    }
+    assert_eq!(turn.steering.notes().logins(), logins + 1);
+    slot.close().unwrap();
+}
+
+#[test]
 fn a_token_that_came_back_and_lies_is_not_trusted_until_it_stops() {
     let turn = turn();
     let slot = open();
@@ -345,6 +380,12 @@ fn errors_at_random_under_four_threads_make_outages_and_nothing_else_and_all_cal
         threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
     });
     let faults = turn.steering.notes().faults() - faults;
+    // A session that does not close is asked once; a search for slots that fails halfway is one call.
+    for plan in ["C_CloseSession every 2 error 0x30", "C_GetSessionInfo every 1 lose\nC_GetSlotList every 3 error 0x30"]
+    {
+        turn.steering.plan(plan);
+        (0..12).for_each(|_| drop(serve(&slot)));
+    }
     turn.steering.plan("");
     serve(&slot).unwrap();
     let mut tally = slot.take_calls();
