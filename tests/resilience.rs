@@ -310,7 +310,7 @@ async fn while_the_token_is_gone_callers_hear_so_at_once_and_it_is_served_again_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_is_slow_to_say_that_its_token_is_gone_keeps_nobody_waiting() {
+async fn a_module_that_is_slow_to_say_that_its_token_is_gone_or_back_keeps_nobody_waiting() {
     const CALLERS: usize = 8;
     let mut stage = Stage::open(CALLERS, &[]).await;
     let answers = Arc::new(Answers::default());
@@ -323,9 +323,19 @@ async fn a_module_that_is_slow_to_say_that_its_token_is_gone_keeps_nobody_waitin
         let (noes, median, most) = answers.noes_since(gone);
         println!("slow to say so: {noes} refused, half within {median:?}, 95 of 100 within {most:?}");
         assert!(noes > 100 && median < AT_ONCE && answers.longest() < Duration::from_secs(1));
+        // It comes back, and whoever logs in for all gets no answer.
+        let logins = stage.steering.notes().logins();
+        stage.steering.plan("C_Login 1 hang");
+        until(BACK, "somebody logs in", async || stage.steering.notes().logins() > logins).await;
+        let hung = Instant::now();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let (noes, median, most) = answers.noes_since(hung);
+        println!("the login hangs: {noes} refused, half within {median:?}, 95 of 100 within {most:?}");
+        assert!(noes > 100 && median < AT_ONCE && answers.longest() < Duration::from_secs(1));
         let served = answers.counts().0;
         stage.steering.plan("");
         until(BACK, "cards are taken again", async || answers.counts().0 > served + 4 * CALLERS).await;
+        assert_eq!(stage.steering.notes().logins(), logins + 1);
     })
     .await;
     stage.end();
