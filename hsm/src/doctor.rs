@@ -54,7 +54,7 @@ pub struct Report {
 /// # Errors
 /// When the slot does not answer at all; a mechanism that fails is a finding.
 pub fn examine(slot: &Slot) -> Result<Report, HsmError> {
-    let (module, slot_info, token) = slot.facts()?;
+    let (module, id, slot_info, token) = slot.facts()?;
     let session = slot.plain_session()?;
     let derivation = LENGTHS.iter().map(|len| Finding::of(trial::derivation(&session, *len)));
     let mut mechanisms = vec![MechanismFinding {
@@ -91,7 +91,7 @@ pub fn examine(slot: &Slot) -> Result<Report, HsmError> {
     Ok(Report {
         module,
         standing: Standing::of(&slot_info, &token),
-        slot: SlotFacts::of(slot.id(), &slot_info, &token),
+        slot: SlotFacts::of(id, &slot_info, &token),
         mechanisms,
         mac_check: trial::mac_check(&session).ok(),
         modes,

@@ -47,14 +47,11 @@ pub fn init_token(
     let mut calls = CallTally::default();
     let module = ModuleUse::acquire(module, arguments, &mut calls)?;
     let pkcs11 = &module.pkcs11;
-    if slot::find(pkcs11, label, &mut calls).is_ok() {
+    if slot::find(&module, label, &mut calls).is_ok() {
         return Err(HsmError::KeyExists { label: label.to_owned() });
     }
-    // cryptoki asks for the number of slots, then for the slots.
-    calls.count_many("C_GetSlotList", 2);
-    let slots = pkcs11.get_slots_with_token().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))?;
     let mut empty = Vec::new();
-    for slot in slots {
+    for slot in slot::with_token(&module, &mut calls)? {
         calls.count("C_GetTokenInfo");
         if let Ok(token) = pkcs11.get_token_info(slot)
             && !token.token_initialized()
@@ -71,7 +68,7 @@ pub fn init_token(
     pkcs11.init_token(empty, &so_pin, label).map_err(|cause| ckr::of_cryptoki("C_InitToken", cause))?;
     // Some modules, SoftHSM among them, move a token to another slot number once it has a serial. Others call it
     // initialized only when it has a PIN, and leave it where it is.
-    let slot = match slot::find(pkcs11, label, &mut calls) {
+    let slot = match slot::find(&module, label, &mut calls) {
         Err(HsmError::SlotMissing { .. }) => empty,
         found => found?,
     };

@@ -15,8 +15,8 @@ use super::objects::BdkObjects;
 use super::raw::{Handle, Verdict};
 use super::session::{HsmSession, SessionObject};
 use super::template::{Attribute, Exposure, Life, secret_key};
-use super::{derive, proof};
-use crate::{DecryptionMode, HsmError};
+use super::{derive, proof, trial};
+use crate::{BdkSpec, DecryptionMode, HsmError};
 
 /// The test key of X9.24-3:2017 annex B, its initial key id, and the first message of a published test that uses it.
 const BDK: [u8; 16] = [0xFE, 0xDC, 0xBA, 0x98, 0x76, 0x54, 0x32, 0x10, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1, 0xF1];
@@ -41,14 +41,52 @@ struct Question {
     ciphertext: [u8; 32],
 }
 
-/// Asks all that `hardware` mode lives on.
-pub(super) fn run(session: &HsmSession) -> Result<(), HsmError> {
-    let ask = |question: Question| question.ask(session, DecryptionMode::Hardware);
-    let outcome = [KeyLen::K128, KeyLen::K192, KeyLen::K256]
-        .into_iter()
-        .fold(ask(published()), |outcome, len| outcome.and_then(|()| ask(computed(len)?)));
-    let swept = session.sweep();
-    outcome.and(swept)
+/// What a slot is asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// A message of AES DUKPT that was published.
+    Published,
+    /// A mode of AES DUKPT at one key length.
+    Aes(DecryptionMode, KeyLen),
+    /// The initial keys of TDES DUKPT.
+    Tdes,
+}
+
+impl Asked {
+    /// All that `hardware` mode lives on.
+    pub(super) fn hardware() -> Vec<Self> {
+        let lengths = [KeyLen::K128, KeyLen::K192, KeyLen::K256];
+        let each = lengths.map(|len| Self::Aes(DecryptionMode::Hardware, len));
+        [Self::Published].into_iter().chain(each).collect()
+    }
+
+    /// What these keys need.
+    pub(super) fn of(bdks: &[BdkSpec]) -> Vec<Self> {
+        let mut asked = Vec::new();
+        for bdk in bdks {
+            let question = match bdk.scheme {
+                Scheme::Aes => Self::Aes(bdk.mode, bdk.len),
+                Scheme::Tdes => Self::Tdes,
+            };
+            if !asked.contains(&question) {
+                asked.push(question);
+            }
+        }
+        asked
+    }
+}
+
+/// Asks these questions.
+pub(super) fn run(session: &HsmSession, questions: &[Asked]) -> Result<(), HsmError> {
+    questions.iter().try_for_each(|asked| match asked {
+        Asked::Published => {
+            let outcome = published().ask(session, DecryptionMode::Hardware);
+            let swept = session.sweep();
+            outcome.and(swept)
+        }
+        Asked::Aes(mode, len) => run_mode(session, *mode, *len),
+        Asked::Tdes => trial::tdes(session),
+    })
 }
 
 /// Asks for one mode at one key length.

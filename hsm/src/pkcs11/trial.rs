@@ -69,6 +69,13 @@ pub(crate) fn mode(session: &HsmSession, mode: DecryptionMode, len: KeyLen) -> R
     self_test::run_mode(session, mode, len)
 }
 
+/// The initial keys of TDES DUKPT.
+pub(super) fn tdes(session: &HsmSession) -> Result<(), HsmError> {
+    let outcome = des3_ecb(session);
+    let swept = session.sweep();
+    outcome.and(swept)
+}
+
 /// How the slot checks MACs.
 pub(crate) fn mac_check(session: &HsmSession) -> Result<MacCheck, HsmError> {
     let way = MacCheck::of(session);
