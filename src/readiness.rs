@@ -11,7 +11,8 @@ impl Readiness {
     /// Asks the house.
     pub(crate) fn of(house: &House) -> Self {
         let health = house.health();
-        let parts = [("store", health.store), ("hsm", health.hsm), ("audit", health.audit)];
+        let parts =
+            [("store", health.store), ("hsm", health.hsm), ("hsm-pin", health.hsm_pin), ("audit", health.audit)];
         let mut down: Vec<_> =
             parts.into_iter().filter(|(_, part)| *part == Vital::Down).map(|(name, _)| name).collect();
         if health.draining {

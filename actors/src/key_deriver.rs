@@ -2,7 +2,8 @@
 //!
 //! Frames of one device always come to the same deriver, so that its session's tree of that device is warm. After a
 //! panic or an outage the session is dropped and opened anew, at once the first time, then with growing pauses; while
-//! there is none, whoever asks hears so at once.
+//! there is none, whoever asks hears so at once. Only where the token refused the PIN nobody tries again: another wrong
+//! one may lock it, so an operator has to look first.
 //!
 //! Architecture invariant: nothing here waits asynchronously, and no other file calls an [`Hsm`].
 
@@ -27,6 +28,12 @@ const STOP_RETRY: Duration = Duration::from_millis(10);
 
 /// How long the first session may take to open.
 const FIRST_SESSION: Duration = Duration::from_secs(60);
+
+/// How long callers wait for a session that is opened anew. An HSM that is away may be slow to say so.
+const NEXT_SESSION: Duration = Duration::from_millis(250);
+
+/// How often whoever waits looks whether it is in vain.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Something to be done in the HSM.
 pub trait Visit: Send + 'static {
@@ -88,38 +95,49 @@ impl VisitError {
 #[derive(Clone)]
 pub struct KeyDeriver {
     errands: SyncSender<Box<dyn Errand>>,
-    up: watch::Receiver<bool>,
+    standing: watch::Receiver<Standing>,
     busy: Arc<Busy>,
 }
 
-/// Since when the thread is in the HSM, where it can hang.
+/// How a deriver stands with its HSM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// It has a session.
+    Up,
+    /// It has none at the moment.
+    Away,
+    /// It will have none: the token refused the PIN.
+    LockedOut,
+}
+
+/// Until when the thread may be in the HSM, where it can hang.
 struct Busy {
     epoch: Instant,
-    /// Milliseconds after the epoch and one more; 0 while it is not.
-    since: AtomicU64,
-    /// How long it may be.
+    /// Milliseconds after the epoch; 0 while it is not.
+    until: AtomicU64,
+    /// How long a visit may be.
     patience: Duration,
 }
 
 impl Busy {
     fn new(patience: Duration) -> Self {
-        Self { epoch: Instant::now(), since: AtomicU64::new(0), patience }
+        Self { epoch: Instant::now(), until: AtomicU64::new(0), patience }
     }
 
-    /// Does something in the HSM. What is done must not panic.
-    fn during<T>(&self, ask: impl FnOnce() -> T) -> T {
-        let since = u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX - 1) + 1;
-        self.since.store(since, Ordering::Relaxed);
+    /// Does something in the HSM that may take so long. What is done must not panic.
+    fn during<T>(&self, limit: Duration, ask: impl FnOnce() -> T) -> T {
+        let until = (self.epoch.elapsed() + limit).as_millis();
+        self.until.store(u64::try_from(until).map_or(u64::MAX, |until| until.saturating_add(1)), Ordering::Relaxed);
         let answer = ask();
-        self.since.store(0, Ordering::Relaxed);
+        self.until.store(0, Ordering::Relaxed);
         answer
     }
 
     /// How long until it hangs, if nothing comes of what it does now; zero when it does.
     fn left(&self) -> Duration {
-        match self.since.load(Ordering::Relaxed) {
+        match self.until.load(Ordering::Relaxed) {
             0 => self.patience,
-            since => (Duration::from_millis(since - 1) + self.patience).saturating_sub(self.epoch.elapsed()),
+            until => Duration::from_millis(until).saturating_sub(self.epoch.elapsed()),
         }
     }
 
@@ -143,12 +161,12 @@ impl KeyDeriver {
     ) -> Result<Self, VisitError> {
         let busy = Arc::new(Busy::new(patience));
         let (errands, asked) = sync_channel(queue.max(1));
-        let (up, is_up) = watch::channel(false);
+        let (standing, stands) = watch::channel(Standing::Away);
         let (first, opened) = std::sync::mpsc::channel();
         let work_busy = Arc::clone(&busy);
         let work = move || {
-            let mut bench = Bench { factory, log, session: None, failures: 0, up, busy: work_busy };
-            let ready = bench.open();
+            let mut bench = Bench { factory, log, session: None, failures: 0, standing, busy: work_busy };
+            let ready = bench.open(FIRST_SESSION);
             let go_on = ready.is_ok();
             if first.send(ready).is_ok() && go_on {
                 bench.serve(&asked);
@@ -157,7 +175,7 @@ impl KeyDeriver {
         let thread = thread::Builder::new().name(format!("key-deriver-{index}"));
         thread.spawn(work).map_err(|_| VisitError::Away)?;
         match opened.recv_timeout(FIRST_SESSION) {
-            Ok(Ok(())) => Ok(Self { errands, up: is_up, busy }),
+            Ok(Ok(())) => Ok(Self { errands, standing: stands, busy }),
             Ok(Err(error)) => Err(error),
             Err(RecvTimeoutError::Timeout) => Err(VisitError::Hangs),
             Err(RecvTimeoutError::Disconnected) => Err(VisitError::Panicked),
@@ -166,7 +184,12 @@ impl KeyDeriver {
 
     /// Whether it has a session that answers.
     pub fn is_up(&self) -> bool {
-        *self.up.borrow() && !self.busy.hangs()
+        *self.standing.borrow() == Standing::Up && !self.busy.hangs()
+    }
+
+    /// Whether it was locked out: the token refused the PIN, and nobody tries it again before the next start.
+    pub fn is_locked_out(&self) -> bool {
+        *self.standing.borrow() == Standing::LockedOut
     }
 
     /// Visits the HSM. The record is written by whoever takes the result further, see [`Due`].
@@ -202,7 +225,7 @@ impl KeyDeriver {
             Err(TrySendError::Disconnected(_)) => return Err(VisitError::Away),
         }
         loop {
-            match tokio::time::timeout(self.busy.left(), &mut told).await {
+            match tokio::time::timeout(self.busy.left().min(LOOK), &mut told).await {
                 Ok(Ok(told)) => return Ok(told),
                 Ok(Err(_)) => return Err(VisitError::Panicked),
                 // What comes late nobody takes: its record goes to the collector.
@@ -214,13 +237,13 @@ impl KeyDeriver {
 
     /// Finishes what is queued, closes the session and ends the thread; resolves when that is done.
     pub async fn stop(&self) {
-        let mut up = self.up.clone();
+        let mut standing = self.standing.clone();
         // A full queue empties, unless the HSM hangs: then the caller's patience ends this.
         while let Err(TrySendError::Full(_)) = self.errands.try_send(Box::new(Last)) {
             tokio::time::sleep(STOP_RETRY).await;
         }
         // The thread drops its side as the very last thing.
-        while up.changed().await.is_ok() {}
+        while standing.changed().await.is_ok() {}
     }
 
     /// Makes the thread panic over its next errand.
@@ -238,7 +261,7 @@ struct Bench {
     session: Option<Box<dyn Hsm>>,
     /// Sessions lost or not opened since the last visit that went well.
     failures: usize,
-    up: watch::Sender<bool>,
+    standing: watch::Sender<Standing>,
     busy: Arc<Busy>,
 }
 
@@ -277,7 +300,7 @@ impl Bench {
                 Fate::Spoiled => {}
             }
         }
-        self.up.send_replace(false);
+        self.standing.send_replace(Standing::Away);
         self.close();
     }
 
@@ -289,19 +312,24 @@ impl Bench {
             let wait = pause(self.failures);
             self.failures += 1;
             if !wait.is_zero() {
-                self.up.send_replace(false);
+                self.standing.send_replace(Standing::Away);
                 if !refuse_for(wait, asked) {
                     return false;
                 }
             }
-            if self.open().is_ok() {
-                return true;
+            match self.open(NEXT_SESSION) {
+                Ok(()) => return true,
+                Err(VisitError::Hsm(HsmError::PinRefused { .. })) => {
+                    refuse_for_good(asked);
+                    return false;
+                }
+                Err(_) => {}
             }
         }
     }
 
-    fn open(&mut self) -> Result<(), VisitError> {
-        let opened = self.busy.during(|| catch_unwind(AssertUnwindSafe(|| self.factory.session())));
+    fn open(&mut self, limit: Duration) -> Result<(), VisitError> {
+        let opened = self.busy.during(limit, || catch_unwind(AssertUnwindSafe(|| self.factory.session())));
         let opened = match opened {
             Ok(opened) => opened.map_err(VisitError::Hsm),
             Err(_) => Err(VisitError::Panicked),
@@ -312,11 +340,15 @@ impl Bench {
                 calls.add(&calls_of(session.as_mut()));
                 self.owe(self.log.record(Kind::HsmSessionOpened).with_calls(&calls));
                 self.session = Some(session);
-                self.up.send_replace(true);
+                self.standing.send_replace(Standing::Up);
                 Ok(())
             }
             Err(error) => {
-                self.up.send_replace(false);
+                let locked_out = matches!(error, VisitError::Hsm(HsmError::PinRefused { .. }));
+                self.standing.send_replace(if locked_out { Standing::LockedOut } else { Standing::Away });
+                if locked_out {
+                    metrics::gauge!("warifu_hsm_pin_refused").set(1.0);
+                }
                 tracing::error!(error = with_source(&error), "an HSM session could not be opened");
                 let record = self.log.record(Kind::HsmFailed).with_calls(&self.factory.take_calls());
                 self.owe(record.because(with_source(&error)));
@@ -328,7 +360,7 @@ impl Bench {
     /// Drops the session, whatever it does about it.
     fn close(&mut self) {
         if let Some(session) = self.session.take()
-            && self.busy.during(|| catch_unwind(AssertUnwindSafe(|| drop(session)))).is_err()
+            && self.busy.during(NEXT_SESSION, || catch_unwind(AssertUnwindSafe(|| drop(session)))).is_err()
         {
             tracing::error!("an HSM session panicked while it was closed");
         }
@@ -353,6 +385,16 @@ fn refuse_for(wait: Duration, asked: &Receiver<Box<dyn Errand>>) -> bool {
     }
 }
 
+/// Says no until nobody asks any more.
+fn refuse_for_good(asked: &Receiver<Box<dyn Errand>>) {
+    while let Ok(errand) = asked.recv() {
+        if errand.order() == Order::Stop {
+            return;
+        }
+        errand.refuse();
+    }
+}
+
 fn calls_of(session: &mut dyn Hsm) -> CallTally {
     catch_unwind(AssertUnwindSafe(|| session.take_calls())).unwrap_or_default()
 }
@@ -370,7 +412,7 @@ impl At<'_> {
     /// One visit, with its record of what it did.
     fn carry_out<V: Visit>(&mut self, visit: V, mut record: Record) -> (Visited<V::Reply>, Fate) {
         let panic = std::mem::take(&mut self.panic);
-        let (done, calls) = self.busy.during(|| {
+        let (done, calls) = self.busy.during(self.busy.patience, || {
             let done = catch_unwind(AssertUnwindSafe(|| {
                 assert!(!panic, "injected fault");
                 visit.run(self.hsm, &mut record)

@@ -15,7 +15,9 @@ use warifu_core::ksn::{Ksn, Scheme};
 use warifu_core::merchant::{BdkId, MerchantId};
 use warifu_core::refusal::Refusal;
 use warifu_core::token::{LastFour, Token};
-use warifu_hsm::{BdkSpec, DecryptionMode, Fingerprint, Hsm, HsmError, SealedPan, Signature, WrappedVaultKey};
+use warifu_hsm::{
+    BdkSpec, DecryptionMode, Fingerprint, Hsm, HsmError, SealedPan, Signature, WrappedVaultKey, verify_signature,
+};
 
 use crate::auditor::Due;
 use crate::gate::{Agent, Answer, GateError};
@@ -420,7 +422,12 @@ impl Visit for SignBytes {
     type Reply = (Signature, [u8; 65]);
 
     fn run(self, hsm: &mut dyn Hsm, _: &mut Record) -> Result<Self::Reply, HsmError> {
-        Ok((hsm.sign(&self.0)?, hsm.audit_public_key()?))
+        let (signature, public_key) = (hsm.sign(&self.0)?, hsm.audit_public_key()?);
+        // A log with a wrong signature in it could never be verified again.
+        if !verify_signature(&public_key, &self.0, &signature) {
+            return Err(HsmError::SelfTest("its signature does not verify"));
+        }
+        Ok((signature, public_key))
     }
 }
 

@@ -165,7 +165,7 @@ pub fn measure(slot: &Slot, mut before: impl FnMut(&str)) -> Result<Pace, HsmErr
 /// # Errors
 /// When the slot does not answer at all; a mechanism that fails is a finding.
 pub fn examine(slot: &Slot) -> Result<Report, HsmError> {
-    let (module, slot_info, token) = slot.facts()?;
+    let (module, id, slot_info, token) = slot.facts()?;
     let session = slot.plain_session()?;
     let mechanism = |name, needed_for, outcome| MechanismFinding { name, needed_for, finding: finding(outcome) };
 
@@ -202,7 +202,7 @@ pub fn examine(slot: &Slot) -> Result<Report, HsmError> {
     let extraction = if readable == Finding::Works { Extraction::NotEnforced } else { Extraction::Enforced };
     let standing = standing(&slot_info, &token);
     let slot = SlotFacts {
-        id: slot.id(),
+        id,
         description: slot_info.slot_description().to_owned(),
         token_label: token.label().to_owned(),
         model: token.model().to_owned(),

@@ -92,6 +92,14 @@ pub enum HsmError {
         /// The value.
         code: u64,
     },
+    /// The token refused the PIN. Nobody tries it again before the next start: the token counts, and locks.
+    #[error("the token refused the PIN: {ckr} (0x{code:08X})")]
+    PinRefused {
+        /// The name of what `C_Login` gave.
+        ckr: &'static str,
+        /// The value.
+        code: u64,
+    },
     /// The module could not be loaded or refused to start.
     #[error("the PKCS#11 module {path} could not be used: {cause}")]
     Module {
@@ -131,6 +139,7 @@ impl HsmError {
             | Self::ModeRefused { .. }
             | Self::SelfTest(_)
             | Self::Pkcs11 { .. }
+            | Self::PinRefused { .. }
             | Self::Module { .. }
             | Self::SlotMissing { .. } => true,
         }

@@ -31,6 +31,8 @@ pub struct Health {
     pub store: Vital,
     /// An HSM session is open.
     pub hsm: Vital,
+    /// The HSM takes the PIN, as far as known; down until the next start once it refused it.
+    pub hsm_pin: Vital,
     /// The audit log can be written, as far as known.
     pub audit: Vital,
     /// The acquirer answered when it was last asked.
@@ -48,7 +50,7 @@ pub struct Health {
 impl Health {
     /// Whether the house can take payments.
     pub fn is_ready(&self) -> bool {
-        [self.store, self.hsm, self.audit].iter().all(|vital| *vital == Vital::Up) && !self.draining
+        [self.store, self.hsm, self.hsm_pin, self.audit].iter().all(|vital| *vital == Vital::Up) && !self.draining
     }
 }
 
@@ -66,6 +68,7 @@ impl House {
         Health {
             store: (*inner.store_up.borrow()).into(),
             hsm: inner.derivers.iter().any(KeyDeriver::is_up).into(),
+            hsm_pin: (!inner.derivers.iter().any(KeyDeriver::is_locked_out)).into(),
             audit: is_writable(&inner.log).into(),
             acquirer: (*inner.acquirer_up.borrow()).into(),
             modes: DecryptionMode::ALL.into_iter().filter(has).collect(),

@@ -11,6 +11,7 @@ pub fn describe_metrics() {
     describe_counter!("warifu_refused_callers_total", "Callers that were not let in");
     describe_histogram!("warifu_hsm_open_seconds", Unit::Seconds, "Time the HSM took to open a frame");
     describe_histogram!("warifu_hsm_module_seconds", Unit::Seconds, "Time one use of the HSM spent in its module");
+    describe_gauge!("warifu_hsm_pin_refused", "1 if the HSM refused the PIN, which is not tried again");
     describe_counter!("warifu_deriver_restarts_total", "HSM sessions dropped after a panic or an outage");
     describe_counter!("warifu_actor_restarts_total", "Actors rebuilt after a panic, by actor");
     describe_counter!("warifu_actor_full_total", "Messages turned away at a full gate, by actor");

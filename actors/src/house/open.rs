@@ -147,6 +147,7 @@ impl Office {
     /// Opens the sessions and waits until their records are durable.
     async fn open_sessions(&mut self, hsm: &Arc<dyn HsmFactory>) -> Result<(), StartError> {
         let queue = EACH_DERIVER.saturating_mul(self.settings.derivers);
+        metrics::gauge!("warifu_hsm_pin_refused").set(0.0);
         for index in 0..self.settings.derivers {
             let (factory, log) = (Arc::clone(hsm), self.log.clone());
             let start = move || KeyDeriver::start(index, factory, log, queue, HSM_PATIENCE);

@@ -15,6 +15,11 @@ pub(super) fn error(function: &'static str, code: CK_RV) -> HsmError {
     HsmError::Pkcs11 { function, ckr: name(code), code }
 }
 
+/// The error of a login whose PIN the token refused.
+pub(super) fn pin_refused(code: CK_RV) -> HsmError {
+    HsmError::PinRefused { ckr: name(code), code }
+}
+
 /// The error of a call made through cryptoki, which keeps the value as a variant of its own enum.
 pub(super) fn of_cryptoki(function: &'static str, cause: Error) -> HsmError {
     match cause {

@@ -1,6 +1,7 @@
 //! The HSM over PKCS#11: a SoftHSM in every test, any module that has the mechanisms elsewhere.
 //!
-//! [`Slot::open`] loads the module and logs in, once; [`Slot::session`] gives one thread its [`Pkcs11Hsm`].
+//! [`Slot::open`] loads the module and logs in; [`Slot::session`] gives one thread its [`Pkcs11Hsm`], and logs in anew if
+//! the token was away meanwhile.
 //! [`provision`] makes the keys; [`crate::doctor`] says what a slot can do.
 //!
 //! Architecture invariant: `unsafe` lives in `raw` alone. In `hardware` and `hybrid` mode no base derivation key,
@@ -12,6 +13,7 @@ mod derive;
 mod export;
 mod generate;
 mod hsm;
+mod login;
 mod mechanism;
 mod module;
 mod objects;

@@ -40,13 +40,10 @@ pub fn init_token(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) -> Result
     let mut calls = CallTally::default();
     let module = ModuleUse::acquire(module, &mut calls)?;
     let pkcs11 = &module.pkcs11;
-    if slot::find(pkcs11, label, &mut calls).is_ok() {
+    if slot::find(&module, label, &mut calls).is_ok() {
         return Err(HsmError::KeyExists { label: label.to_owned() });
     }
-    // cryptoki asks for the number of slots, then for the slots.
-    calls.count_many("C_GetSlotList", 2);
-    let slots = pkcs11.get_slots_with_token().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))?;
-    let empty = slots
+    let empty = slot::with_token(&module, &mut calls)?
         .into_iter()
         .find(|slot| {
             calls.count("C_GetTokenInfo");
@@ -57,7 +54,7 @@ pub fn init_token(module: &Path, label: &str, so_pin: &Pin, pin: &Pin) -> Result
     calls.count("C_InitToken");
     pkcs11.init_token(empty, &so_pin, label).map_err(|cause| ckr::of_cryptoki("C_InitToken", cause))?;
     // Some modules, SoftHSM among them, move a token to another slot number once it has a serial.
-    let slot = slot::find(pkcs11, label, &mut calls)?;
+    let slot = slot::find(&module, label, &mut calls)?;
     calls.count("C_OpenSession");
     let session = pkcs11.open_rw_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
     calls.count("C_Login");

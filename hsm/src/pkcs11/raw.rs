@@ -1,13 +1,13 @@
-//! The calls made on an open session: the one place with `unsafe`.
+//! The calls made on an open session, and the search for slots: the one place with `unsafe`.
 //!
 //! Why not through cryptoki: it cannot name `CKM_AES_ECB_ENCRYPT_DATA`, asks each output twice (length, then data),
 //! returns clear data in vectors nobody wipes, and does not say which calls it made. Here each function is one known
-//! sequence of calls, each counted, into buffers the caller owns. Loading, slots, login and the life of a session
-//! stay with cryptoki.
+//! sequence of calls, each counted, into buffers the caller owns. Loading, login and the life of a session stay
+//! with cryptoki.
 //!
 //! # Safety, for every block below
-//! The function pointer comes from the module's own list, and the module is loaded and initialized while an
-//! [`HsmSession`] lives, which also keeps its session open and is used by one thread at a time (it is not `Sync`).
+//! The function pointer comes from the module's own list, and the module is loaded and initialized while it is in use
+//! ([`super::module::ModuleUse`]): so it is while an [`HsmSession`] lives, which also keeps its session open and is used by one thread at a time (it is not `Sync`).
 //! Every pointer handed over is made from a borrow that lasts until the call returns, together with its true length;
 //! PKCS#11 functions keep no pointer after they return (v3.1 §5.1). Object handles are numbers: one that is wrong or
 //! stale is refused by the module (`CKR_OBJECT_HANDLE_INVALID`), so no value of them can break memory safety.
@@ -18,16 +18,16 @@ use std::ptr;
 use std::time::Instant;
 
 use cryptoki_sys::{
-    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_FUNCTION_LIST, CK_OBJECT_HANDLE, CK_RV, CK_ULONG,
-    CKR_ATTRIBUTE_SENSITIVE, CKR_BUFFER_TOO_SMALL, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR,
-    CKR_SIGNATURE_INVALID, CKR_SIGNATURE_LEN_RANGE,
+    CK_ATTRIBUTE, CK_ATTRIBUTE_TYPE, CK_BBOOL, CK_FALSE, CK_FUNCTION_LIST, CK_OBJECT_HANDLE, CK_RV, CK_SLOT_ID,
+    CK_TRUE, CK_ULONG, CKR_ATTRIBUTE_SENSITIVE, CKR_BUFFER_TOO_SMALL, CKR_FUNCTION_NOT_SUPPORTED, CKR_GENERAL_ERROR,
+    CKR_SESSION_HANDLE_INVALID, CKR_SIGNATURE_INVALID, CKR_SIGNATURE_LEN_RANGE,
 };
 
 use super::ckr;
 use super::mechanism::Mechanism;
 use super::session::HsmSession;
 use super::template::{Attribute, lend, ulong};
-use crate::HsmError;
+use crate::{CallTally, HsmError};
 
 /// An object's handle, good for one session of one process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,11 +61,38 @@ impl Functions {
         Ok(Self { list, library })
     }
 
+    /// The slots with a token in them: asked how many there are, which makes a module look, then which. Two calls, and one
+    /// more whenever there are more in between. Not through cryptoki, which does not say how many it made.
+    pub(super) fn slots_with_token(&self, calls: &mut CallTally) -> Result<Vec<CK_SLOT_ID>, HsmError> {
+        const NAME: &str = "C_GetSlotList";
+        let function = self.list.C_GetSlotList.ok_or_else(|| ckr::error(NAME, CKR_FUNCTION_NOT_SUPPORTED))?;
+        let mut count: CK_ULONG = 0;
+        calls.count(NAME);
+        // SAFETY: see the module, which is initialized while it is in use; no list, and a place for the number.
+        ckr::check(NAME, unsafe { function(CK_TRUE, ptr::null_mut(), ptr::from_mut(&mut count)) })?;
+        loop {
+            let mut slots = vec![0; at_most(NAME, count, MOST_SLOTS)?];
+            calls.count(NAME);
+            // SAFETY: as above; places for numbers, and how many there are.
+            match unsafe { function(CK_TRUE, slots.as_mut_ptr(), ptr::from_mut(&mut count)) } {
+                CKR_BUFFER_TOO_SMALL if count > ulong(slots.len()) => {}
+                code => {
+                    ckr::check(NAME, code)?;
+                    slots.truncate(at_most(NAME, count, slots.len())?);
+                    return Ok(slots);
+                }
+            }
+        }
+    }
+
     /// Whether the module has the interface lookup of PKCS#11 3.0.
     pub(super) fn has_interfaces(&self) -> bool {
         self.library.C_GetInterface.is_ok()
     }
 }
+
+/// More slots than any module has.
+const MOST_SLOTS: usize = 4096;
 
 /// What came of checking a MAC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -396,9 +423,13 @@ impl HsmSession {
         &self.functions().list
     }
 
-    /// Counts a call, makes it and takes its time, if the module has the function.
+    /// Counts a call, makes it and takes its time, if the module has the function and the session is not one of before an
+    /// outage.
     fn call<F>(&self, name: &'static str, function: Option<F>, ask: impl FnOnce(F) -> CK_RV) -> Result<(), HsmError> {
         let function = function.ok_or_else(|| ckr::error(name, CKR_FUNCTION_NOT_SUPPORTED))?;
+        if self.is_stale() {
+            return Err(ckr::error(name, CKR_SESSION_HANDLE_INVALID));
+        }
         self.count(name);
         let begun = Instant::now();
         let answer = ask(function);

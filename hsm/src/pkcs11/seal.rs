@@ -93,7 +93,7 @@ impl VaultKeys {
         let mut written = Ok(0);
         // Room for the tag too: modules may ask for as much room as there is ciphertext.
         let clear = SecretBytes::filled(sealed.ciphertext.len(), |buffer| {
-            written = session.decrypt(mechanism, key, &sealed.ciphertext, buffer);
+            written = ask_again(|| session.decrypt(mechanism, key, &sealed.ciphertext, buffer));
         });
         let len = written.map_err(|error| bad_data_or_outage(session, error))?;
         clear.expose().get(..len).and_then(|digits| Pan::parse(digits).ok()).ok_or(HsmError::Sealed)
@@ -126,9 +126,17 @@ fn unwrap(session: &HsmSession, vault_root: Handle, blob: &WrappedVaultKey) -> R
         return Err(HsmError::Sealed);
     }
     let template = secret_key(CKK_AES, Life::Session, Exposure::Never, &[CKA_ENCRYPT, CKA_DECRYPT]);
-    match session.unwrap(Mechanism::AesKeyWrap, vault_root, &blob.0, &template) {
+    match ask_again(|| session.unwrap(Mechanism::AesKeyWrap, vault_root, &blob.0, &template)) {
         Ok(handle) => Ok(session.own(handle)),
         Err(error) => Err(bad_data_or_outage(session, error)),
+    }
+}
+
+/// Asks once more where the slot may just have been sick for a moment: what it says of bad data it will say again.
+fn ask_again<T>(mut ask: impl FnMut() -> Result<T, HsmError>) -> Result<T, HsmError> {
+    match ask() {
+        Err(HsmError::Pkcs11 { code: CKR_GENERAL_ERROR, .. }) => ask(),
+        answer => answer,
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use cryptoki_sys::CK_SESSION_HANDLE;
 
+use super::login::Epoch;
 use super::raw::{Functions, Handle};
 use super::slot::OpenSlot;
 use crate::{CallTally, HsmError};
@@ -18,6 +19,8 @@ pub(crate) struct HsmSession {
     session: Option<cryptoki::session::Session>,
     handle: CK_SESSION_HANDLE,
     slot: Arc<OpenSlot>,
+    /// Of the login it was opened in.
+    epoch: Epoch,
     calls: RefCell<CallTally>,
     /// Time these calls took in the module.
     spent: Cell<Duration>,
@@ -35,7 +38,8 @@ pub(super) struct SessionObject {
 }
 
 impl HsmSession {
-    pub(super) fn new(session: cryptoki::session::Session, slot: Arc<OpenSlot>) -> Self {
+    /// Of a session that does not close by itself.
+    pub(super) fn new(session: cryptoki::session::Session, slot: Arc<OpenSlot>, epoch: Epoch) -> Self {
         let mut calls = CallTally::default();
         calls.count("C_OpenSession");
         let handle = session.handle();
@@ -43,6 +47,7 @@ impl HsmSession {
             session: Some(session),
             handle,
             slot,
+            epoch,
             calls: RefCell::new(calls),
             spent: Cell::default(),
             bin: Bin::default(),
@@ -93,12 +98,21 @@ impl HsmSession {
     pub(super) fn slot(&self) -> &OpenSlot {
         &self.slot
     }
+
+    /// Whether the token was away since this was opened. Then its handles are dead, and their numbers may be another
+    /// session's: nothing is asked with them any more.
+    pub(super) fn is_stale(&self) -> bool {
+        self.slot.epoch() != self.epoch
+    }
 }
 
 impl Drop for HsmSession {
     fn drop(&mut self) {
+        let is_stale = self.is_stale();
         let calls = self.calls.get_mut();
-        if let Some(session) = self.session.take() {
+        if let Some(session) = self.session.take()
+            && !is_stale
+        {
             calls.count("C_CloseSession");
             if let Err(cause) = session.close() {
                 tracing::warn!(%cause, "a PKCS#11 session did not close");

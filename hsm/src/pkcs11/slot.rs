@@ -1,11 +1,13 @@
-//! A slot: found by its token's label, logged in to once, shared by the threads that open sessions on it.
+//! A slot: found by its token's label, logged in to, shared by the threads that open sessions on it.
+//!
+//! It outlives its token: when that was away and is back, whoever opens a session first finds it, logs in anew and has it
+//! answer the self-test again, before anybody trusts it.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use cryptoki::context::Pkcs11;
-use cryptoki::error::{Error, RvError};
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::Session;
 use cryptoki::slot::{SlotInfo, TokenInfo};
 use cryptoki_sys::CKO_SECRET_KEY;
 use warifu_core::custody::{KeyProof, Purpose};
@@ -13,6 +15,7 @@ use warifu_core::kcv::Kcv;
 use warifu_core::merchant::BdkId;
 
 use super::hsm::Pkcs11Hsm;
+use super::login::{Epoch, Held, Login};
 use super::module::{Module, ModuleUse};
 use super::pin::Pin;
 use super::session::HsmSession;
@@ -26,7 +29,8 @@ pub struct SlotConfig {
     pub module: PathBuf,
     /// The label of the token in the slot.
     pub token_label: String,
-    /// The user's PIN. Tried once: a wrong one may lock the token (PKCS#11 v3.1 §5.6).
+    /// The user's PIN, kept to log in again when the token was away. One the token refuses is not tried again: it may lock
+    /// the token (PKCS#11 v3.1 §5.6).
     pub pin: Pin,
     /// Most DUKPT tree nodes one session keeps: object handles or, in `host-derived` mode, keys in memory.
     /// Divided evenly among its base derivation keys.
@@ -41,11 +45,12 @@ pub struct Slot(Arc<OpenSlot>);
 
 /// What the clones and sessions of one [`Slot`] share.
 pub(super) struct OpenSlot {
-    /// Holds the login: it is the process's, and ends with its last session on the token (PKCS#11 v3.1 §5.6.6).
-    /// Declared before the module, which must outlive it.
-    keeper: Mutex<Option<Session>>,
+    /// It is the process's, and ends with its last session on the token (PKCS#11 v3.1 §5.6.6).
+    /// Declared before the module, which must outlive it. Locked while it is made anew: who needs it has to wait for it.
+    login: Mutex<Login>,
+    /// That of the login, for whoever has a session.
+    epoch: AtomicU64,
     module: ModuleUse,
-    slot: cryptoki::slot::Slot,
     token_label: String,
     cache_nodes: usize,
     accept_non_p2pe: bool,
@@ -79,26 +84,17 @@ impl Slot {
     /// Counts into `calls` what no slot will tell of.
     fn begin_use(config: SlotConfig, calls: &mut CallTally) -> Result<Self, HsmError> {
         let module = ModuleUse::acquire(&config.module, calls)?;
-        let (slot, keeper) = match log_in(&module, &config, calls) {
-            Ok(logged_in) => logged_in,
-            Err(error) => {
-                if let Err(cause) = module.release(calls) {
-                    tracing::warn!(%cause, "the PKCS#11 module did not shut down in order");
-                }
-                return Err(error);
-            }
-        };
         let open = Self(Arc::new(OpenSlot {
-            keeper: Mutex::new(Some(keeper)),
+            login: Mutex::new(Login::new(config.token_label.clone(), config.pin)),
+            epoch: AtomicU64::default(),
             module,
-            slot,
             token_label: config.token_label,
             cache_nodes: config.cache_nodes,
             accept_non_p2pe: config.accept_non_p2pe,
             calls: Mutex::new(calls.take()),
         }));
-        match open.plain_session().and_then(|session| self_test::run(&session)) {
-            Ok(()) => Ok(open),
+        match open.hold() {
+            Ok(_) => Ok(open),
             Err(error) => {
                 match open.close() {
                     Ok(closing) => calls.add(&closing),
@@ -156,19 +152,18 @@ impl Slot {
     }
 
     /// Ends the login and finalizes the module, if no other user of it is left. The calls no one has taken yet are
-    /// given back. Every session must be gone.
+    /// given back, whatever the module says of the last of them. Every session must be gone.
     ///
     /// # Errors
     /// [`HsmError::StillInUse`] while a clone or session lives; the slot then closes with the last of them.
     pub fn close(self) -> Result<CallTally, HsmError> {
         let open = Arc::into_inner(self.0).ok_or(HsmError::StillInUse)?;
-        let OpenSlot { keeper, module, calls, .. } = open;
+        let OpenSlot { login, module, calls, .. } = open;
         let mut calls = calls.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keeper) = keeper.into_inner().unwrap_or_else(PoisonError::into_inner) {
-            calls.count("C_CloseSession");
-            keeper.close().map_err(|cause| ckr::of_cryptoki("C_CloseSession", cause))?;
+        login.into_inner().unwrap_or_else(PoisonError::into_inner).let_go(&mut calls);
+        if let Err(cause) = module.release(&mut calls) {
+            tracing::warn!(%cause, "the PKCS#11 module did not shut down in order");
         }
-        module.release(&mut calls)?;
         Ok(calls)
     }
 
@@ -179,25 +174,47 @@ impl Slot {
 
     /// A session with no keys looked up yet.
     pub(crate) fn plain_session(&self) -> Result<HsmSession, HsmError> {
-        let opened = self.0.module.pkcs11.open_ro_session(self.0.slot);
-        self.begin(opened)
+        let (slot, epoch) = self.hold()?;
+        self.begin(self.0.module.pkcs11.open_ro_session_no_drop(slot), epoch)
     }
 
     /// A session that may write objects into the slot, for provisioning.
     pub(super) fn writing_session(&self) -> Result<HsmSession, HsmError> {
-        let opened = self.0.module.pkcs11.open_rw_session(self.0.slot);
-        self.begin(opened)
+        let (slot, epoch) = self.hold()?;
+        self.begin(self.0.module.pkcs11.open_rw_session_no_drop(slot), epoch)
     }
 
-    /// What module, slot and token say of themselves.
-    pub(crate) fn facts(&self) -> Result<(ModuleFacts, SlotInfo, TokenInfo), HsmError> {
+    /// Makes sure of the login. After an outage it is made anew, and holds only if the slot then passes its self-test.
+    fn hold(&self) -> Result<(cryptoki::slot::Slot, Epoch), HsmError> {
         let module = self.0.module();
-        for function in ["C_GetInfo", "C_GetSlotInfo", "C_GetTokenInfo"] {
-            self.0.calls().count(function);
-        }
+        let mut login = self.0.login.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = CallTally::default();
+        let held = login.hold(module, &mut calls);
+        let epoch = login.epoch();
+        self.0.epoch.store(epoch.0, Ordering::Release);
+        let slot = match held {
+            Ok(Held::Still(slot)) => Ok(slot),
+            Ok(Held::Anew(slot)) => {
+                let session = self.begin(module.pkcs11.open_ro_session_no_drop(slot), epoch);
+                let tested = session.and_then(|session| self_test::run(&session));
+                tested.inspect_err(|_| login.let_go(&mut calls)).map(|()| slot)
+            }
+            Err(error) => Err(error),
+        };
+        self.0.calls().add(&calls);
+        Ok((slot?, epoch))
+    }
+
+    /// What module, slot and token say of themselves, and the slot's number.
+    pub(crate) fn facts(&self) -> Result<(ModuleFacts, u64, SlotInfo, TokenInfo), HsmError> {
+        let (slot, _) = self.hold()?;
+        let module = self.0.module();
+        let count = |function| self.0.calls().count(function);
+        count("C_GetInfo");
         let info = module.pkcs11.get_library_info().map_err(|cause| ckr::of_cryptoki("C_GetInfo", cause))?;
-        let slot = self.0.slot;
+        count("C_GetSlotInfo");
         let slot_info = module.pkcs11.get_slot_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetSlotInfo", cause))?;
+        count("C_GetTokenInfo");
         let token = module.pkcs11.get_token_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetTokenInfo", cause))?;
         let facts = ModuleFacts {
             path: module.path.display().to_string(),
@@ -206,17 +223,12 @@ impl Slot {
             version: info.library_version().to_string(),
             pkcs11: info.cryptoki_version().to_string(),
         };
-        Ok((facts, slot_info, token))
+        Ok((facts, slot.id(), slot_info, token))
     }
 
-    /// The slot's number.
-    pub(crate) fn id(&self) -> u64 {
-        self.0.slot.id()
-    }
-
-    fn begin(&self, opened: cryptoki::error::Result<Session>) -> Result<HsmSession, HsmError> {
+    fn begin(&self, opened: cryptoki::error::Result<Session>, epoch: Epoch) -> Result<HsmSession, HsmError> {
         match opened {
-            Ok(session) => Ok(HsmSession::new(session, Arc::clone(&self.0))),
+            Ok(session) => Ok(HsmSession::new(session, Arc::clone(&self.0), epoch)),
             Err(cause) => {
                 self.0.calls().count("C_OpenSession");
                 Err(ckr::of_cryptoki("C_OpenSession", cause))
@@ -230,6 +242,10 @@ impl OpenSlot {
         &self.module
     }
 
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::Acquire))
+    }
+
     pub(super) fn cache_nodes(&self) -> usize {
         self.cache_nodes
     }
@@ -239,7 +255,7 @@ impl OpenSlot {
     }
 
     /// The tally, to count into. A panic elsewhere cannot leave it half written.
-    pub(super) fn calls(&self) -> std::sync::MutexGuard<'_, CallTally> {
+    pub(super) fn calls(&self) -> MutexGuard<'_, CallTally> {
         self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -260,39 +276,16 @@ impl HsmFactory for SlotFactory {
     }
 }
 
-/// Finds the slot and logs in; the session given back holds the login.
-fn log_in(
-    module: &Module,
-    config: &SlotConfig,
-    calls: &mut CallTally,
-) -> Result<(cryptoki::slot::Slot, Session), HsmError> {
-    let slot = find(&module.pkcs11, &config.token_label, calls)?;
-    calls.count("C_OpenSession");
-    let keeper = module.pkcs11.open_ro_session(slot).map_err(|cause| ckr::of_cryptoki("C_OpenSession", cause))?;
-    calls.count("C_Login");
-    match keeper.login_with_raw(UserType::User, &config.pin.raw()) {
-        Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok((slot, keeper)),
-        Err(cause) => {
-            // A session closes when it is dropped.
-            calls.count("C_CloseSession");
-            Err(ckr::of_cryptoki("C_Login", cause))
-        }
-    }
-}
-
 /// The slot whose token has this label.
 pub(super) fn find(
-    pkcs11: &Pkcs11,
+    module: &Module,
     token_label: &str,
     calls: &mut CallTally,
 ) -> Result<cryptoki::slot::Slot, HsmError> {
-    // cryptoki asks for the number of slots, then for the slots.
-    calls.count_many("C_GetSlotList", 2);
-    let slots = pkcs11.get_slots_with_token().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))?;
     let mut found = None;
-    for slot in slots {
+    for slot in with_token(module, calls)? {
         calls.count("C_GetTokenInfo");
-        let token = pkcs11.get_token_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetTokenInfo", cause))?;
+        let token = module.pkcs11.get_token_info(slot).map_err(|cause| ckr::of_cryptoki("C_GetTokenInfo", cause))?;
         if token.token_initialized() && token.label() == token_label {
             if found.is_some() {
                 return Err(HsmError::KeyAmbiguous { label: token_label.to_owned() });
@@ -301,4 +294,10 @@ pub(super) fn find(
         }
     }
     found.ok_or_else(|| HsmError::SlotMissing { label: token_label.to_owned() })
+}
+
+/// The slots with a token in them.
+pub(super) fn with_token(module: &Module, calls: &mut CallTally) -> Result<Vec<cryptoki::slot::Slot>, HsmError> {
+    let slots = module.functions.slots_with_token(calls)?.into_iter().map(cryptoki::slot::Slot::try_from);
+    slots.collect::<Result<_, _>>().map_err(|cause| ckr::of_cryptoki("C_GetSlotList", cause))
 }

@@ -1,5 +1,7 @@
 //! What is refused: what the caller is told, what the log knows, and what the HSM never sees.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use warifu_core::custody;
 use warifu_core::device::{Format, State};
@@ -7,8 +9,9 @@ use warifu_core::merchant::{BdkId, DeviceId};
 use warifu_core::refusal::Refusal;
 
 use super::support::{
-    CARD, Keypad, Mood, Scene, Stage, augusta, augusta_ksn, caller, eventually, play, play_on, tokenize,
+    CARD, Fault, Keypad, Mood, Scene, Stage, augusta, augusta_ksn, caller, eventually, play, play_on, tokenize,
 };
+use crate::house::Vital;
 use crate::record::Kind;
 use crate::store::{CardCheck, KeyReason, LEASE};
 
@@ -256,7 +259,7 @@ fn a_full_house_says_so_at_once() {
 #[test]
 fn a_hsm_outage_is_told_as_such_and_the_session_is_opened_anew() {
     play(|scene, _, keypad| async move {
-        scene.hsm.fail_next("open", super::support::Fault::Outage);
+        scene.hsm.fail_next("open", Fault::Outage);
         let refused = scene.tokenize("r1", keypad.seal(1, CARD)).await;
         assert_eq!(refused.err(), Some(Refusal::HsmUnavailable));
         let record = scene.record_of("r1", Kind::HsmFailed).await;
@@ -273,11 +276,38 @@ fn without_a_session_callers_hear_so_until_there_is_one_again() {
     let mut stage = Stage::new();
     stage.settings.derivers = 1;
     play_on(&stage, |scene, _, keypad| async move {
-        scene.hsm.fail_next("open", super::support::Fault::Outage);
-        (0..4).for_each(|_| scene.hsm.fail_next("session", super::support::Fault::Outage));
+        scene.hsm.fail_next("open", Fault::Outage);
+        (0..4).for_each(|_| scene.hsm.fail_next("session", Fault::Outage));
         assert_eq!(scene.tokenize("r1", keypad.seal(1, CARD)).await.err(), Some(Refusal::HsmUnavailable));
         eventually("the session", async || scene.tokenize("r2", keypad.seal(1, CARD)).await.ok()).await;
         assert_eq!(scene.hsm.calls().get("session"), Some(&6));
+    });
+}
+
+#[test]
+fn a_pin_the_hsm_refused_is_not_tried_again_and_the_house_says_so() {
+    let mut stage = Stage::new();
+    stage.settings.derivers = 1;
+    play_on(&stage, |scene, _, keypad| async move {
+        assert_eq!(scene.house.health().hsm_pin, Vital::Up);
+        scene.hsm.fail_next("open", Fault::Outage);
+        scene.hsm.fail_next("session", Fault::Outage);
+        scene.hsm.fail_next("session", Fault::PinRefused);
+        assert_eq!(scene.tokenize("r1", keypad.seal(1, CARD)).await.err(), Some(Refusal::HsmUnavailable));
+        eventually("the alarm", async || (scene.house.health().hsm_pin == Vital::Down).then_some(())).await;
+        scene.caused(Kind::HsmFailed, "the token refused the PIN: CKR_PIN_INCORRECT (0x000000A0)").await;
+        // Long enough for many of the first tries after an outage; the HSM would take the PIN now.
+        for number in 2..30 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let refused = scene.tokenize(&format!("r{number}"), keypad.seal(number, CARD)).await;
+            assert_eq!(refused.err(), Some(Refusal::HsmUnavailable));
+        }
+        assert_eq!(scene.hsm.calls().get("session"), Some(&3));
+        assert!(!scene.house.health().is_ready());
+        // What is stopped then stops as it should.
+        scene.house.drain(Duration::from_secs(5)).await;
+        scene.house.stopped(&warifu_hsm::CallTally::default()).await;
+        super::audit::calls_are_accounted_for(&scene).await;
     });
 }
 

@@ -19,6 +19,8 @@ pub(crate) enum Fault {
     Panic,
     /// The HSM is away.
     Outage,
+    /// The HSM is back and does not take the PIN any more.
+    PinRefused,
 }
 
 /// Sessions of one software slot, all under one observation.
@@ -90,6 +92,7 @@ impl Seen {
             Some((_, Fault::Outage)) => {
                 Err(HsmError::Pkcs11 { function: "C_Test", ckr: "CKR_DEVICE_ERROR", code: 0x30 })
             }
+            Some((_, Fault::PinRefused)) => Err(HsmError::PinRefused { ckr: "CKR_PIN_INCORRECT", code: 0xA0 }),
         }
     }
 }
