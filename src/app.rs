@@ -98,6 +98,8 @@ impl App {
         fs::create_dir_all(&config.server.data_dir).or_exit(Exit::Usage, "make server.data_dir")?;
         let store = open_store(&config.store).await?;
         config.bdks = custody::registered(&config.bdks, config.server.environment, &store).await?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
         let mut calls = CallTally::default();
         let hsm = match Backend::open(&config, software, &mut calls) {
             Ok(hsm) => hsm,
@@ -106,8 +108,6 @@ impl App {
                 return Err(failure);
             }
         };
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
         let started =
             House::start(settings(&config, posture, &hsm), store.clone(), hsm.factory(), acquirer, clock).await;
         let house = match started {

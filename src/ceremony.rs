@@ -1,7 +1,7 @@
 //! A key ceremony: people who trust each other with parts put a key into the HSM that none of them knows.
 //!
 //! Architecture invariant: a component and the key exist in locked memory of this process from when they are typed
-//! until the HSM has the key, and are wiped on every way out. Nothing is written anywhere before the check value of the
+//! until the HSM has the key, and are wiped on every way out but a kill. Nothing is written anywhere before the check value of the
 //! whole key was found right.
 
 mod admission;
@@ -15,6 +15,7 @@ use warifu_core::component::{self, CombineError};
 use warifu_core::kcv::Kcv;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
+use zeroize::Zeroizing;
 
 pub(crate) use admission::{Admitted, Door, NotAdmitted};
 pub(crate) use dialogue::{Dialogue, Silence};
@@ -116,14 +117,14 @@ pub(crate) fn gather(
         }
         dialogue.clear()?;
     }
-    let key = component::combine(&components)?;
+    let key = component::combine(&components, plan.scheme)?;
     drop(components);
     let kcv = Kcv::of_bdk(plan.scheme, &key);
     if drawn.is_some() {
         return Ok(Gathered { key, kcv, parts });
     }
     let expected = match &plan.expected {
-        Some(expected) => expected.clone(),
+        Some(expected) => Zeroizing::new(expected.clone()),
         None => dialogue.ask(words.key_kcv())?,
     };
     if !agrees(plan.scheme, &key, &expected) {
@@ -158,11 +159,21 @@ fn receive(
 ) -> Result<Admitted, CeremonyError> {
     dialogue.tell("")?;
     dialogue.tell(&words.turn(number, of))?;
-    let certificate = dialogue.ask(words.certificate())?;
-    let key = dialogue.ask(words.private_key())?;
-    let person = door.admit(Path::new(&certificate), Path::new(&key))?;
-    dialogue.tell(&words.welcome(person.id.as_str()))?;
-    Ok(person)
+    for again in (0..TRIES).rev() {
+        let certificate = dialogue.ask(words.certificate())?;
+        let key = dialogue.ask(words.private_key())?;
+        match door.admit(Path::new(certificate.as_str()), Path::new(key.as_str())) {
+            Ok(person) => {
+                dialogue.tell(&words.welcome(person.id.as_str()))?;
+                return Ok(person);
+            }
+            // A slip of the hand, as against a person who must not be here. What was typed is not repeated: it may be a
+            // component, typed too early.
+            Err(NotAdmitted::Unreadable) if again > 0 => dialogue.tell(&words.again(words.unreadable()))?,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(NotAdmitted::Unreadable.into())
 }
 
 /// Shows a drawn component to its custodian, who writes it down and proves that by typing it back.
@@ -171,13 +182,16 @@ fn give(plan: &Plan<'_>, dialogue: Dialogue, component: KeyBytes, who: &str) -> 
     let kcv = Kcv::of_bdk(plan.scheme, &component);
     dialogue.show(words.write_down(), component.expose())?;
     dialogue.tell(&words.with_kcv(&kcv.to_string()))?;
-    if dialogue == Dialogue::Terminal {
-        dialogue.ask(words.written_down())?;
-    }
+    let read = match dialogue {
+        Dialogue::Terminal => dialogue.ask(words.written_down()).map(drop),
+        Dialogue::Script => Ok(()),
+    };
+    // Whatever came of it, nobody else sees it.
     dialogue.clear()?;
+    read?;
     for _ in 0..TRIES {
         let typed = dialogue.ask_secret(&words.component(2 * plan.len.bytes()))?;
-        match component::parse(typed.expose(), plan.len) {
+        match component::parse(typed.expose(), plan.scheme, plan.len) {
             Ok(typed) if typed.ct_eq(&component) => return Ok((component, kcv)),
             Ok(_) => dialogue.tell(&words.again(words.another()))?,
             Err(error) => dialogue.tell(&words.again(&error.to_string()))?,
@@ -191,7 +205,7 @@ fn take(plan: &Plan<'_>, dialogue: Dialogue, who: &str) -> Result<(KeyBytes, Kcv
     let words = plan.language;
     for _ in 0..TRIES {
         let typed = dialogue.ask_secret(&words.component(2 * plan.len.bytes()))?;
-        let component = match component::parse(typed.expose(), plan.len) {
+        let component = match component::parse(typed.expose(), plan.scheme, plan.len) {
             Ok(component) => component,
             Err(error) => {
                 dialogue.tell(&words.again(&error.to_string()))?;

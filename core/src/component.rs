@@ -2,6 +2,7 @@
 //! (ANSI X9.24-1:2017 §7.5.2; PCI PIN requirement 6). Whoever knows all but one of them knows nothing of the key.
 
 use crate::key::{KeyBytes, KeyLen};
+use crate::ksn::Scheme;
 
 /// What was typed is no component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -37,13 +38,24 @@ pub enum CombineError {
     /// The key is all zeros.
     #[error("the components make a key of zeros")]
     Zeros,
+    /// Triple DES with equal halves is single DES.
+    #[error("the components make a key with equal halves, which is single DES")]
+    Halves,
+}
+
+/// The bits of a byte that count: the lowest of a DES key is parity.
+const fn mask(scheme: Scheme) -> u8 {
+    match scheme {
+        Scheme::Aes => 0xFF,
+        Scheme::Tdes => 0xFE,
+    }
 }
 
 /// Reads a component as it stands on paper: hex digits of either case, in groups or not.
 ///
 /// # Errors
 /// [`ComponentError`]; the digits are not repeated.
-pub fn parse(text: &[u8], len: KeyLen) -> Result<KeyBytes, ComponentError> {
+pub fn parse(text: &[u8], scheme: Scheme, len: KeyLen) -> Result<KeyBytes, ComponentError> {
     let (mut found, mut strange, mut any) = (0, false, 0);
     let key = KeyBytes::filled(len, |bytes| {
         for character in text.iter().filter(|character| !matches!(character, b' ' | b'-' | b'\t')) {
@@ -59,9 +71,9 @@ pub fn parse(text: &[u8], len: KeyLen) -> Result<KeyBytes, ComponentError> {
             if let Some(byte) = bytes.get_mut(found / 2) {
                 *byte = *byte << 4 | nibble;
             }
-            any |= nibble;
             found += 1;
         }
+        any = bytes.iter().fold(0, |any, byte| any | byte & mask(scheme));
     });
     let wanted = 2 * len.bytes();
     match () {
@@ -76,7 +88,7 @@ pub fn parse(text: &[u8], len: KeyLen) -> Result<KeyBytes, ComponentError> {
 ///
 /// # Errors
 /// [`CombineError`]
-pub fn combine(components: &[KeyBytes]) -> Result<KeyBytes, CombineError> {
+pub fn combine(components: &[KeyBytes], scheme: Scheme) -> Result<KeyBytes, CombineError> {
     let [first, others @ ..] = components else { return Err(CombineError::TooFew) };
     if others.is_empty() {
         return Err(CombineError::TooFew);
@@ -85,17 +97,27 @@ pub fn combine(components: &[KeyBytes]) -> Result<KeyBytes, CombineError> {
     if others.iter().any(|other| other.key_len() != len) {
         return Err(CombineError::Lengths);
     }
-    let same = components.iter().enumerate().any(|(at, one)| components[at + 1..].iter().any(|other| one.ct_eq(other)));
+    let alike = |one: &KeyBytes, other: &KeyBytes| {
+        let differ = one.expose().iter().zip(other.expose()).fold(0, |differ, (one, other)| differ | one ^ other);
+        differ & mask(scheme) == 0
+    };
+    let same =
+        components.iter().enumerate().any(|(at, one)| components[at + 1..].iter().any(|other| alike(one, other)));
     if same {
         return Err(CombineError::Same);
     }
-    let mut any = 0;
+    let (mut any, mut halves) = (0, 0);
     let key = KeyBytes::filled(len, |bytes| {
         for component in components {
             bytes.iter_mut().zip(component.expose()).for_each(|(byte, part)| *byte ^= part);
         }
-        any = bytes.iter().fold(0, |any, byte| any | byte);
+        any = bytes.iter().fold(0, |any, byte| any | byte & mask(scheme));
+        let (left, right) = bytes.split_at(bytes.len() / 2);
+        halves = left.iter().zip(right).fold(0, |differ, (left, right)| differ | (left ^ right) & mask(scheme));
     });
+    if scheme == Scheme::Tdes && any != 0 && halves == 0 {
+        return Err(CombineError::Halves);
+    }
     if any == 0 { Err(CombineError::Zeros) } else { Ok(key) }
 }
 
@@ -104,7 +126,7 @@ mod tests {
     use super::*;
 
     fn component(digits: &str) -> KeyBytes {
-        parse(digits.as_bytes(), KeyLen::K128).unwrap()
+        parse(digits.as_bytes(), Scheme::Aes, KeyLen::K128).unwrap()
     }
 
     const ONE: &str = "1111 1111 2222 2222-3333 3333 4444 4444";
@@ -112,28 +134,39 @@ mod tests {
 
     #[test]
     fn a_key_is_one_component_xor_the_others() {
-        let key = combine(&[component(ONE), component(TWO)]).unwrap();
+        let key = combine(&[component(ONE), component(TWO)], Scheme::Aes).unwrap();
         assert_eq!(hex::encode_upper(key.expose()), "BBBBBBBB99999999FFFFFFFF99999999");
-        let three = combine(&[component(ONE), component(TWO), key]);
+        let three = combine(&[component(ONE), component(TWO), key], Scheme::Aes);
         assert_eq!(three.err(), Some(CombineError::Zeros));
     }
 
     #[test]
     fn a_half_is_no_component() {
-        let half = parse(b"0123456789ABCDEF", KeyLen::K128);
+        let half = parse(b"0123456789ABCDEF", Scheme::Aes, KeyLen::K128);
         assert_eq!(half.err(), Some(ComponentError::Length { wanted: 32, found: 16 }));
-        let long = parse(&[b'1'; 66], KeyLen::K256);
+        let long = parse(&[b'1'; 66], Scheme::Aes, KeyLen::K256);
         assert_eq!(long.err(), Some(ComponentError::Length { wanted: 64, found: 66 }));
-        assert_eq!(parse(b"O1", KeyLen::K128).err(), Some(ComponentError::Digit));
-        assert_eq!(parse(&[b'0'; 32], KeyLen::K128).err(), Some(ComponentError::Zeros));
+        assert_eq!(parse(b"O1", Scheme::Aes, KeyLen::K128).err(), Some(ComponentError::Digit));
+        assert_eq!(parse(&[b'0'; 32], Scheme::Aes, KeyLen::K128).err(), Some(ComponentError::Zeros));
     }
 
     #[test]
     fn components_that_protect_nothing_are_refused() {
-        assert_eq!(combine(&[]).err(), Some(CombineError::TooFew));
-        assert_eq!(combine(&[component(ONE)]).err(), Some(CombineError::TooFew));
-        assert_eq!(combine(&[component(ONE), component(ONE)]).err(), Some(CombineError::Same));
-        let longer = parse(&[b'1'; 64], KeyLen::K256).unwrap();
-        assert_eq!(combine(&[component(ONE), longer]).err(), Some(CombineError::Lengths));
+        assert_eq!(combine(&[], Scheme::Aes).err(), Some(CombineError::TooFew));
+        assert_eq!(combine(&[component(ONE)], Scheme::Aes).err(), Some(CombineError::TooFew));
+        assert_eq!(combine(&[component(ONE), component(ONE)], Scheme::Aes).err(), Some(CombineError::Same));
+        let longer = parse(&[b'1'; 64], Scheme::Aes, KeyLen::K256).unwrap();
+        assert_eq!(combine(&[component(ONE), longer], Scheme::Aes).err(), Some(CombineError::Lengths));
+    }
+
+    #[test]
+    fn parity_hides_nothing_in_a_triple_des_key() {
+        let part = |digits: &str| parse(digits.as_bytes(), Scheme::Tdes, KeyLen::K128);
+        assert_eq!(part(&"01".repeat(16)).err(), Some(ComponentError::Zeros));
+        let (one, odd) = (part(ONE).unwrap(), part(&ONE.replace("1111 1111", "1010 1010")).unwrap());
+        assert_eq!(combine(&[one, odd], Scheme::Tdes).err(), Some(CombineError::Same));
+        let halves = [part(ONE).unwrap(), part("EEEEEEEE DDDDDDDD CCCCCCCC BBBBBBBB").unwrap()];
+        assert_eq!(combine(&halves, Scheme::Tdes).err(), Some(CombineError::Halves));
+        assert!(combine(&halves, Scheme::Aes).is_ok());
     }
 }

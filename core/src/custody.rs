@@ -105,7 +105,7 @@ impl Purpose {
     pub fn proof(self, scheme: Scheme, key: &KeyBytes) -> KeyProof {
         match self {
             Self::Bdk => KeyProof::of(scheme, key),
-            Self::Kbpk => KeyProof::of_cmac(&aes_cmac(key, &[0; 16])),
+            Self::Kbpk => KeyProof::kbpk(key),
         }
     }
 
@@ -153,18 +153,25 @@ pub fn masked_tdes_bdk(bdk: &KeyBytes) -> KeyBytes {
 }
 
 /// Bytes of a [`KeyProof`].
-pub const PROOF_LEN: usize = 5;
+pub const PROOF_LEN: usize = 16;
 /// What a check key is derived with. DUKPT's own derivation data begin with 01 (X9.24-3:2017 §6.3.2), so no key of
 /// a device is ever derived with these.
 pub const AES_PROOF_DATA: [u8; 16] = *b"warifu key check";
-/// What is encrypted under both halves of a TDES base derivation key.
+/// What is encrypted under both forms of a TDES base derivation key. No initial key is made of it: a key serial number
+/// ends in five zero bits there (X9.24-1:2009 A.6), these bytes do not.
 pub const TDES_PROOF_DATA: [u8; 8] = *b"warifu/k";
+
+/// What a key block protection key, whose work is making CMACs, makes one of. The keys of blocks come from eight bytes
+/// that begin with a counter (X9.143:2021 7.2), never from these.
+pub const KBPK_PROOF_DATA: [u8; 16] = *b"warifu kbpk chk.";
 
 /// Tells a base derivation key from every other one, and can be computed by a slot whose key may do nothing but its
 /// work, which the usual check value cannot: that would need a key which also encrypts or signs.
 ///
-/// AES: a check key is derived from [`AES_PROOF_DATA`] as DUKPT derives; the first bytes of the CMAC of a block of
-/// zeros under it. TDES: [`TDES_PROOF_DATA`] encrypted under both forms of the key, one xor the other, first bytes.
+/// AES: a check key is derived from [`AES_PROOF_DATA`] as DUKPT derives; the CMAC of a block of zeros under it. TDES:
+/// [`TDES_PROOF_DATA`] encrypted under one form of the key and the other. A protection key: its CMAC of
+/// [`KBPK_PROOF_DATA`]. It is as long as a MAC because nobody has to type it, and somebody might search for a key of his own
+/// with the same.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyProof(pub [u8; PROOF_LEN]);
 
@@ -186,7 +193,7 @@ impl KeyProof {
             bytes.copy_from_slice(&AES_PROOF_DATA);
             aes_cbc_encrypt(bdk, &[0; 16], bytes).expect("one whole block");
         });
-        Self::of_cmac(&aes_cmac(&check_key, &[0; 16]))
+        Self(aes_cmac(&check_key, &[0; 16]))
     }
 
     /// Of a TDES base derivation key whose bytes are at hand.
@@ -202,23 +209,31 @@ impl KeyProof {
         Self::of_tdes_blocks(&left, &right)
     }
 
-    /// From the CMAC under the check key.
-    pub fn of_cmac(mac: &[u8; 16]) -> Self {
-        let [a, b, c, d, e, ..] = *mac;
-        Self([a, b, c, d, e])
+    /// Of a key block protection key whose bytes are at hand.
+    pub fn kbpk(kbpk: &KeyBytes) -> Self {
+        Self(aes_cmac(kbpk, &KBPK_PROOF_DATA))
     }
 
     /// From the two blocks of a TDES key.
     pub fn of_tdes_blocks(left: &[u8; 8], right: &[u8; 8]) -> Self {
-        Self(std::array::from_fn(|at| left[at] ^ right[at]))
+        let mut proof = [0; PROOF_LEN];
+        proof[..8].copy_from_slice(left);
+        proof[8..].copy_from_slice(right);
+        Self(proof)
     }
 
     /// Reads its hex digits, of either case.
     pub fn parse(text: &str) -> Option<Self> {
-        let digit = |at: usize| char::from(*text.as_bytes().get(at)?).to_digit(16);
-        let byte = |at: usize| u8::try_from(digit(2 * at)? << 4 | digit(2 * at + 1)?).ok();
-        let bytes = [byte(0)?, byte(1)?, byte(2)?, byte(3)?, byte(4)?];
-        (text.len() == 2 * PROOF_LEN).then_some(Self(bytes))
+        let mut proof = [0; PROOF_LEN];
+        if text.len() != 2 * PROOF_LEN {
+            return None;
+        }
+        for (byte, digits) in proof.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            for digit in digits {
+                *byte = *byte << 4 | u8::try_from(char::from(*digit).to_digit(16)?).ok()?;
+            }
+        }
+        Some(Self(proof))
     }
 }
 
@@ -234,20 +249,38 @@ impl fmt::Debug for KeyProof {
     }
 }
 
-/// Base derivation keys that were published in standards, manuals and samples, whose proofs are known to everybody who
-/// cares to compute them. A live server refuses them whatever they are registered as.
-pub fn is_published(proof: KeyProof) -> bool {
-    const TDES: [u128; 1] = [0x0123_4567_89AB_CDEF_FEDC_BA98_7654_3210];
-    const AES: [u128; 2] = [0xFEDC_BA98_7654_3210_F1F1_F1F1_F1F1_F1F1, 0x0123_4567_89AB_CDEF_FEDC_BA98_7654_3210];
-    // X9.24-3:2017 annex B repeats its key for the longer lengths.
-    let repeated = |key: u128, len: KeyLen| {
-        KeyBytes::filled(len, |bytes| {
-            bytes.iter_mut().zip(key.to_be_bytes().iter().cycle()).for_each(|(byte, known)| *byte = *known);
-        })
+/// Keys that were published in standards, manuals and samples, which anybody can therefore have. A live server refuses them
+/// whatever they are registered as.
+pub fn is_published(purpose: Purpose, scheme: Scheme, len: KeyLen, proof: KeyProof) -> bool {
+    const KNOWN: [u128; 7] = [
+        // X9.24-1 and every sample of TDES DUKPT.
+        0x0123_4567_89AB_CDEF_FEDC_BA98_7654_3210,
+        // X9.24-3:2017 annex B.
+        0xFEDC_BA98_7654_3210_F1F1_F1F1_F1F1_F1F1,
+        // What people type: counting, in bytes and in nibbles, and one byte again and again.
+        0x0001_0203_0405_0607_0809_0A0B_0C0D_0E0F,
+        0x0102_0304_0506_0708_090A_0B0C_0D0E_0F10,
+        0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF,
+        0x1111_1111_1111_1111_1111_1111_1111_1111,
+        u128::MAX,
+    ];
+    // Those of X9.143 and TR-31.
+    const BLOCKS: [&[u8]; 3] = [
+        &[0x89, 0xE8, 0x8C, 0xF7, 0x93, 0x14, 0x44, 0xF3, 0x34, 0xBD, 0x75, 0x47, 0xFC, 0x3F, 0x38, 0x0C],
+        &[0xDD, 0x75, 0x15, 0xF2, 0xBF, 0xC1, 0x7F, 0x85, 0xCE, 0x48, 0xF3, 0xCA, 0x25, 0xCB, 0x21, 0xF6],
+        &[
+            0x88, 0xE1, 0xAB, 0x2A, 0x2E, 0x3D, 0xD3, 0x8C, 0x1F, 0xA3, 0xD0, 0x24, 0x16, 0x1D, 0x25, 0x31, 0x70, 0x6A,
+            0xC3, 0x3E, 0x3B, 0xAC, 0x46, 0xE2, 0x08, 0xDD, 0x4E, 0xF4, 0x21, 0x42, 0x71, 0xC5,
+        ],
+    ];
+    // Short ones are repeated for the longer lengths, as X9.24-3 does.
+    let of = |known: &[u8]| {
+        let key = KeyBytes::filled(len, |bytes| {
+            bytes.iter_mut().zip(known.iter().cycle()).for_each(|(byte, known)| *byte = *known);
+        });
+        purpose.proof(scheme, &key)
     };
-    let aes = AES.iter().flat_map(|key| [KeyLen::K128, KeyLen::K192, KeyLen::K256].map(|len| repeated(*key, len)));
-    aes.map(|key| KeyProof::aes(&key)).any(|known| known == proof)
-        || TDES.iter().any(|key| KeyProof::tdes(&repeated(*key, KeyLen::K128)) == proof)
+    KNOWN.iter().any(|known| of(&known.to_be_bytes()) == proof) || BLOCKS.iter().any(|known| of(known) == proof)
 }
 
 #[cfg(test)]
@@ -274,7 +307,9 @@ mod tests {
         let proof = KeyProof::aes(&key(1, KeyLen::K256));
         assert_eq!(KeyProof::parse(&proof.to_string()), Some(proof));
         assert_eq!(KeyProof::parse(&proof.to_string().to_lowercase()), Some(proof));
-        for wrong in ["", "00", "0011223344556677", "00112233GG", "ÄÖ11223344"] {
+        for wrong in
+            ["", "00", "0011223344556677", "00112233445566778899AABBCCDDEEFG", "ÄÖ112233445566778899AABBCCDDEE"]
+        {
             assert_eq!(KeyProof::parse(wrong), None, "{wrong}");
         }
     }
@@ -292,9 +327,22 @@ mod tests {
     #[test]
     fn proofs_agree_with_another_implementation() {
         let bdk = KeyBytes::copied(&hex::decode("0123456789ABCDEFFEDCBA9876543210").unwrap()).unwrap();
-        assert_eq!(KeyProof::aes(&bdk).to_string(), "1108D47E1E");
-        assert_eq!(KeyProof::tdes(&bdk).to_string(), "F957A67534");
-        assert!(is_published(KeyProof::aes(&bdk)) && is_published(KeyProof::tdes(&bdk)));
-        assert!(!is_published(KeyProof::aes(&key(7, KeyLen::K128))));
+        assert_eq!(KeyProof::aes(&bdk).to_string(), "1108D47E1E1F8D0A0AB86FAB33EE39BE");
+        assert_eq!(KeyProof::tdes(&bdk).to_string(), "16833F54A423990AEFD49921908F4502");
+        assert_eq!(KeyProof::kbpk(&bdk).to_string(), "947222B558D56339996677C99477EB9A");
+    }
+
+    #[test]
+    fn published_keys_are_known_for_each_purpose_and_length() {
+        let digits = "0123456789ABCDEFFEDCBA98765432100123456789ABCDEFFEDCBA9876543210";
+        for len in [KeyLen::K128, KeyLen::K192, KeyLen::K256] {
+            let known = KeyBytes::copied(&hex::decode(digits).unwrap()[..len.bytes()]).unwrap();
+            for purpose in [Purpose::Bdk, Purpose::Kbpk] {
+                assert!(is_published(purpose, Scheme::Aes, len, purpose.proof(Scheme::Aes, &known)));
+                assert!(!is_published(purpose, Scheme::Aes, len, purpose.proof(Scheme::Aes, &key(7, len))));
+            }
+        }
+        let known = KeyBytes::copied(&hex::decode(&digits[..32]).unwrap()).unwrap();
+        assert!(is_published(Purpose::Bdk, Scheme::Tdes, KeyLen::K128, KeyProof::tdes(&known)));
     }
 }

@@ -12,7 +12,7 @@ use rustix::termios::isatty;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use warifu_core::key::{KeyBytes, KeyLen};
-use warifu_core::key_block::{Algorithm, Kbpk, KeyBlock, Mode, Protection, Usage};
+use warifu_core::key_block::{Algorithm, BlockId, Kbpk, KeyBlock, Mode, Protection, Usage};
 use warifu_core::ksn::{Ksn, Scheme};
 use warifu_device_emu::command::HELP;
 use warifu_device_emu::console::{Answers, Console};
@@ -216,6 +216,10 @@ impl Cli {
         let block = KeyBlock::parse(text.trim())?;
         let kbpk = Kbpk::new(block.header().version().cipher(), self.hex_key(kbpk.as_bytes()).context("--kbpk")?)?;
         let protection = Protection::new(block.header().version(), &kbpk)?;
+        let says = |id: BlockId| block.header().find(id).map(|block| block.content().to_owned());
+        let whose = says(BlockId::IK).or_else(|| says(BlockId::KS)).unwrap_or_default();
+        let ours = self.ksn.to_ascii_uppercase();
+        ensure!(ours.starts_with(whose.trim_end_matches('0')), "it is the initial key of {whose}, and --ksn is {ours}");
         let unwrapped = block.unwrap_key(&protection)?.for_use(Usage::InitialKey, algorithm, Mode::Derive)?;
         self.of_asked_length(KeyBytes::copied(unwrapped.key().bytes().expose())?)
     }

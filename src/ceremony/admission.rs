@@ -1,6 +1,6 @@
 //! Who is let into a ceremony: a registered person who holds the private key of the certificate, each once.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
@@ -20,18 +20,9 @@ use crate::tls::{self, TlsError};
 /// Why a person is not let in.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAdmitted {
-    /// A file is not what it should be.
-    #[error(transparent)]
-    File(#[from] TlsError),
-    /// The key file cannot be read, or others may read it.
-    #[error("cannot read the private key in {}", file.display())]
-    Key {
-        /// Which.
-        file: PathBuf,
-        /// Why.
-        #[source]
-        cause: std::io::Error,
-    },
+    /// A file is not there, holds something else, or others may read the private key.
+    #[error("the files hold no certificate, or no private key that is its holder's alone")]
+    Unreadable,
     /// The authority does not vouch for the certificate, or not any more.
     #[error("the certificate is not one of the authority in tls.client_ca, or not valid now")]
     NotIssued,
@@ -58,6 +49,17 @@ pub(crate) struct Admitted {
     pub(crate) certificate: CertificateId,
 }
 
+impl Admitted {
+    /// Whether the person may still take part, as the roster is now.
+    pub(crate) fn still(&self, roster: &[CustodianRecord]) -> Result<(), NotAdmitted> {
+        match roster.iter().find(|person| person.id == self.id && person.certificate_sha256 == self.certificate.0) {
+            Some(person) if person.state == ModuleState::Active => Ok(()),
+            Some(person) => Err(NotAdmitted::Blocked(person.id.clone())),
+            None => Err(NotAdmitted::Unknown),
+        }
+    }
+}
+
 /// Whom to let in.
 pub(crate) struct Door {
     roster: Vec<CustodianRecord>,
@@ -79,12 +81,12 @@ impl Door {
 
     /// Lets a person in who shows both files.
     pub(crate) fn admit(&mut self, certificate: &Path, key: &Path) -> Result<Admitted, NotAdmitted> {
-        let chain = tls::certificates(certificate)?;
+        let chain = tls::certificates(certificate).map_err(|_| NotAdmitted::Unreadable)?;
         let (leaf, intermediates) = chain.split_first().ok_or(NotAdmitted::NotIssued)?;
         let vouched = self.authority.verify_client_cert(leaf, intermediates, UnixTime::now());
         vouched.map_err(|_| NotAdmitted::NotIssued)?;
-        let pem = private::read(key).map_err(|cause| NotAdmitted::Key { file: key.to_owned(), cause })?;
-        let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| NotAdmitted::NotTheHolder)?;
+        let pem = private::read(key).map_err(|_| NotAdmitted::Unreadable)?;
+        let secret = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| NotAdmitted::Unreadable)?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         CertifiedKey::from_der(chain.clone(), secret, &provider)
             .and_then(|held| held.keys_match())

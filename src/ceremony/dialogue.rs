@@ -6,6 +6,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use rustix::stdio::stdin;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use warifu_core::secret::SecretBytes;
+use zeroize::Zeroizing;
 
 /// Longest answer, in bytes.
 const LONGEST: usize = 1024;
@@ -88,10 +89,10 @@ impl Dialogue {
         }
     }
 
-    /// Asks a question.
-    pub(crate) fn ask(self, question: &str) -> Result<String, Silence> {
+    /// Asks a question. The answer is wiped, too: somebody may have typed a component too early.
+    pub(crate) fn ask(self, question: &str) -> Result<Zeroizing<String>, Silence> {
         self.prompt(question)?;
-        let mut answer = Vec::new();
+        let mut answer = Zeroizing::new(Vec::with_capacity(LONGEST));
         loop {
             match next()? {
                 None if answer.is_empty() => return Err(Silence::GivenUp),
@@ -100,8 +101,8 @@ impl Dialogue {
                 Some(byte) => answer.push(byte),
             }
         }
-        let answer = String::from_utf8(answer).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        Ok(answer.trim().to_owned())
+        let answer = str::from_utf8(&answer).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        Ok(Zeroizing::new(answer.trim().to_owned()))
     }
 
     /// Asks a question whose answer is not shown.
@@ -173,7 +174,7 @@ impl Quiet {
 
 impl Drop for Quiet {
     fn drop(&mut self) {
-        // A terminal that is gone needs no putting back.
-        let _ = tcsetattr(stdin(), OptionalActions::Now, &self.0);
+        // What was typed ahead would be shown: it goes. A terminal that is gone needs no putting back.
+        let _ = tcsetattr(stdin(), OptionalActions::Flush, &self.0);
     }
 }

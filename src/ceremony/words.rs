@@ -34,6 +34,14 @@ impl Language {
         }
     }
 
+    /// A key that is in the HSM is registered.
+    pub(crate) fn registering(self, key: &str) -> String {
+        match self {
+            Self::En => format!("A key in the HSM is registered for real cards: {key}"),
+            Self::Ja => format!("HSM 内の鍵 {key} を本番用に登録します"),
+        }
+    }
+
     /// A key is destroyed.
     pub(crate) fn destroying(self, key: &str) -> String {
         match self {
@@ -151,6 +159,14 @@ impl Language {
         match self {
             Self::En => "the component does not have this check value",
             Self::Ja => "コンポーネントと検査値が一致しません",
+        }
+    }
+
+    /// A file is not what it should be.
+    pub(crate) fn unreadable(self) -> &'static str {
+        match self {
+            Self::En => "there is no certificate, or no private key for you alone, in these files",
+            Self::Ja => "証明書か、本人だけが読める秘密鍵が見つかりません",
         }
     }
 

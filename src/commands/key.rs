@@ -2,13 +2,14 @@
 
 mod ceremony;
 mod export_ik;
+mod new_file;
 mod transcript;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use warifu_actors::record::{Kind, Record};
 use warifu_actors::store::{BdkRecord, KeyReason};
-use warifu_core::custody::{KeyProof, Purpose, State};
+use warifu_core::custody::{Environment, KeyProof, Purpose, State};
 use warifu_core::kcv::Kcv;
 use warifu_core::key::KeyBytes;
 use warifu_core::merchant::{BdkId, MerchantId};
@@ -20,11 +21,13 @@ use super::output::{Listing, moment, remark, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use super::softhsm_env;
 use crate::app::harden;
+use crate::ceremony::attend;
 use crate::cli::ConfigFile;
-use crate::exit::{Exit, Failure};
-use crate::hsm;
+use crate::config::Server;
+use crate::exit::{Attempt as _, Exit, Failure};
 use crate::rpc::scheme_name;
-use ceremony::{Ceremony, Destroy, Init};
+use crate::{custody, hsm};
+use ceremony::{Ceremony, Company, Destroy, Init};
 use export_ik::ExportIk;
 use transcript::TranscriptCommand;
 
@@ -110,6 +113,11 @@ struct Register {
     /// When it should have been replaced: servers warn from 30 days before.
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = date)]
     expires: Option<i64>,
+    /// Take a live key without --kcv: the HSM does not show check values, and both custodians compared it elsewhere.
+    #[arg(long, conflicts_with = "kcv")]
+    kcv_compared: bool,
+    #[command(flatten)]
+    company: Company,
 }
 
 impl KeyCommand {
@@ -124,7 +132,9 @@ impl KeyCommand {
             | What::Activate(_) => {
                 let config = file.load(&[])?;
                 softhsm_env::apply(&config.hsm)?;
-                harden(&config.server)?;
+                // Where keys pass, only a test may ask for a memory that can be looked into.
+                let test = config.server.environment == Environment::Test;
+                harden(&Server { dumpable: config.server.dumpable && test, ..config.server })?;
             }
             What::List(_) | What::Show { .. } | What::Suspend(_) | What::Deactivate { .. } => {}
         }
@@ -151,14 +161,19 @@ impl KeyCommand {
 impl Register {
     async fn register(self, desk: &Desk) -> Result<(), Failure> {
         let spec = configured(desk, &self.id)?;
+        let environment = desk.config.server.environment;
+        if environment == Environment::Live {
+            self.approve(desk).await?;
+        }
         let (proof, kcv) = identify(desk, Purpose::Bdk, spec).await?;
         let kcv = agreed(self.kcv.as_deref(), kcv)?;
+        custody::refuse_published(environment, Purpose::Bdk, spec.scheme, spec.len, proof)?;
         let new = BdkRecord {
             id: self.id.clone(),
             purpose: Purpose::Bdk,
             scheme: spec.scheme,
             len: spec.len,
-            environment: desk.config.server.environment,
+            environment,
             merchant: self.merchant,
             kcv,
             proof,
@@ -171,6 +186,24 @@ impl Register {
         say(format_args!("key {} registered, check value {}", self.id, new.kcv.as_deref().unwrap_or("not shown")));
         remark(format_args!("next: warifu key activate {}", self.id));
         Ok(())
+    }
+}
+
+impl Register {
+    /// A key that others put into the HSM is taken for live cards by two people, who know its check value.
+    async fn approve(&self, desk: &Desk) -> Result<(), Failure> {
+        if self.kcv.is_none() && !self.kcv_compared {
+            return Err(Failure::new(Exit::Usage, "a live key is registered with --kcv, or --kcv-compared"));
+        }
+        let (dialogue, mut door) = self.company.assemble(desk).await?;
+        let words = self.company.language();
+        let people = attend(&words.registering(self.id.as_str()), 2, words, dialogue, &mut door, now_ms);
+        let people = people.or_exit(Exit::Refused, "register the key")?;
+        let names: Vec<&str> = people.iter().map(|(person, _)| person.id.as_str()).collect();
+        let mut record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), Kind::CeremonyHeld);
+        record.key = Some(self.id.to_string());
+        let record = record.because(format_args!("key to be registered, by {}", names.join(", ")));
+        desk.registry.note(&record).await.stored("write the audit record")
     }
 }
 
@@ -192,11 +225,11 @@ async fn identify(desk: &Desk, purpose: Purpose, spec: &BdkSpec) -> Result<(KeyP
     identity
 }
 
-/// What a slot tells of a key. The proof of a protection key is its check value.
+/// What a slot tells of a key.
 fn identified(slot: &Slot, purpose: Purpose, spec: &BdkSpec) -> Result<(KeyProof, Option<Kcv>), HsmError> {
     match purpose {
         Purpose::Bdk => slot.identify(spec),
-        Purpose::Kbpk => slot.identify_kbpk(&spec.id, spec.len).map(|proof| (proof, Some(Kcv::Cmac(proof.0)))),
+        Purpose::Kbpk => slot.identify_kbpk(&spec.id, spec.len).map(|(proof, kcv)| (proof, Some(kcv))),
     }
 }
 
@@ -223,6 +256,7 @@ async fn activate(desk: &Desk, id: &BdkId) -> Result<(), Failure> {
     let keys = desk.store.bdks().await.stored("look the key up")?;
     let key = keys.iter().find(|key| key.id == *id);
     let key = key.ok_or_else(|| Failure::new(Exit::Refused, "there is no such key"))?;
+    custody::belongs(key, desk.config.server.environment)?;
     if key.state == State::PreActive {
         let spec = match key.purpose {
             Purpose::Bdk => configured(desk, id)?.clone(),

@@ -38,7 +38,6 @@ pub enum End {
 
 impl KeyHealth {
     fn of(bdk: &BdkRecord, now_ms: u64) -> Self {
-        let in_use = matches!(bdk.state, State::PreActive | State::Active | State::Suspended);
         let left = bdk.expires_at_ms.map(|end| i128::from(end) - i128::from(now_ms));
         let end = match left {
             Some(left) if left <= 0 => Some(End::Past),
@@ -49,8 +48,12 @@ impl KeyHealth {
                 .map(|left| End::InDays(left.as_secs() / Duration::from_hours(24).as_secs())),
             None => None,
         };
-        Self { id: bdk.id.clone(), state: bdk.state, end: end.filter(|_| in_use) }
+        Self { id: bdk.id.clone(), state: bdk.state, end: end.filter(|_| in_use(bdk)) }
     }
+}
+
+const fn in_use(bdk: &BdkRecord) -> bool {
+    matches!(bdk.state, State::PreActive | State::Active | State::Suspended)
 }
 
 /// Reads the registry now and then, until nobody asks any more. `ours` are the keys this server is configured with.
@@ -86,8 +89,10 @@ pub(super) async fn watch(store: Store, log: AuditLog, ours: Vec<BdkId>, told: w
 fn measure(bdk: &BdkRecord, now_ms: u64) {
     if let Some(end) = bdk.expires_at_ms {
         let left = (i128::from(end) - i128::from(now_ms)) / 1000;
-        let left = i32::try_from(left).unwrap_or(i32::MAX);
-        metrics::gauge!("warifu_key_expires_seconds", "key" => bdk.id.to_string()).set(f64::from(left));
+        let left = f64::from(i32::try_from(left).unwrap_or(i32::MAX));
+        // No alarm is due for what is out of use, and a gauge cannot be taken back: no comparison holds for this number.
+        let left = if in_use(bdk) { left } else { f64::NAN };
+        metrics::gauge!("warifu_key_expires_seconds", "key" => bdk.id.to_string()).set(left);
     }
 }
 
@@ -118,7 +123,7 @@ mod tests {
             environment: Environment::Live,
             merchant: None,
             kcv: None,
-            proof: KeyProof([0; 5]),
+            proof: KeyProof([0; 16]),
             state,
             created_at_ms: 0,
             activated_at_ms: None,

@@ -278,13 +278,17 @@ impl Change<'_> {
             Self::NewBdk(new) => {
                 record.merchant = new.merchant.as_ref().map(ToString::to_string);
                 record.key = Some(new.id.to_string());
-                record.because(format_args!("key registered, check value {}", new.proof))
+                let kcv = new.kcv.as_deref().unwrap_or("unknown");
+                record.because(format_args!("key registered, check value {kcv}, proof {}", new.proof))
             }
             Self::MoveBdk { bdk, to, because } => {
                 record.key = Some(bdk.to_string());
                 record.because(format_args!("key became {}{}", to.name(), because.tail()))
             }
-            Self::NewCustodian(new) => record.because(format_args!("custodian {} registered", new.id)),
+            Self::NewCustodian(new) => {
+                let certificate = super::words::hex(&new.certificate_sha256);
+                record.because(format_args!("custodian {} registered, certificate {certificate}", new.id))
+            }
             Self::BlockCustodian { id } => record.because(format_args!("custodian {id} blocked")),
             Self::ExportIk(export) => {
                 let mut record = Record { kind: Kind::InitialKeyExported, ..record };

@@ -9,6 +9,11 @@ use warifu_core::merchant::{BdkId, CustodianId, MerchantId};
 
 use crate::support::{AT_MS, device_id, everywhere, log};
 
+/// Another proof for each id.
+fn hex_of(id: &str) -> String {
+    format!("{:X}", id.len())
+}
+
 fn bdk(id: &str) -> BdkRecord {
     BdkRecord {
         id: BdkId::parse(id).unwrap(),
@@ -18,7 +23,7 @@ fn bdk(id: &str) -> BdkRecord {
         environment: Environment::Live,
         merchant: Some(MerchantId::parse("shop").unwrap()),
         kcv: Some("7AD386C376".to_owned()),
-        proof: KeyProof([1, 2, 3, 0xAB, 0xFF]),
+        proof: KeyProof::parse(&format!("{:0>32}", hex_of(id))).unwrap(),
         state: State::PreActive,
         created_at_ms: AT_MS,
         activated_at_ms: None,
@@ -60,7 +65,7 @@ async fn a_key_comes_back_as_it_was_registered_and_goes_where_its_life_goes() {
         assert_eq!(
             causes,
             [
-                "key registered, check value 010203ABFF",
+                "key registered, check value 7AD386C376, proof 00000000000000000000000000000009",
                 "key became active",
                 "key became suspended",
                 "key became active",
@@ -77,6 +82,9 @@ async fn a_key_and_a_person_are_registered_once_and_for_somebody() {
         let registry = stage.store.registry(log("cli"));
         registry.register_bdk(&bdk("till-2026")).await.unwrap();
         assert!(matches!(registry.register_bdk(&bdk("till-2026")).await, Err(StoreError::Exists("key"))));
+        // The same key under another name would come back from its end.
+        let renamed = BdkRecord { id: BdkId::parse("till-2027").unwrap(), ..bdk("till-2026") };
+        assert!(matches!(registry.register_bdk(&renamed).await, Err(StoreError::Exists("key"))));
         let nobodys = BdkRecord { merchant: Some(MerchantId::parse("nobody").unwrap()), ..bdk("other") };
         assert!(matches!(registry.register_bdk(&nobodys).await, Err(StoreError::NotFound("merchant"))));
 

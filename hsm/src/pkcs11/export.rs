@@ -4,7 +4,7 @@
 //! PKCS#11 has no mechanism that makes a key block. Base derivation key and protection key stay in the slot. A slot that
 //! enforces non-extractable derivation lets no initial key out at all.
 
-use warifu_core::custody::KeyProof;
+use warifu_core::custody::{KBPK_PROOF_DATA, KeyProof};
 use warifu_core::dukpt::tdes;
 use warifu_core::kcv::Kcv;
 use warifu_core::key::{KeyBytes, KeyLen};
@@ -36,12 +36,12 @@ pub struct KbpkSpec {
 }
 
 impl Slot {
-    /// What tells a key block protection key from every other one: the first bytes of its CMAC of a block of zeros, which
-    /// is its check value, too.
-    pub fn identify_kbpk(&self, id: &BdkId, len: KeyLen) -> Result<KeyProof, HsmError> {
+    /// What tells a key block protection key from every other one, and its key check value.
+    pub fn identify_kbpk(&self, id: &BdkId, len: KeyLen) -> Result<(KeyProof, Kcv), HsmError> {
         let session = self.plain_session()?;
         let kbpk = find(&session, id, len)?;
-        proof(&session, kbpk)
+        let [a, b, c, d, e, ..] = cmac(&session, kbpk, &[0; 16])?;
+        Ok((proof(&session, kbpk)?, Kcv::Cmac([a, b, c, d, e])))
     }
 
     /// The initial key of a device in a key block of version D: usage B1, for derivation only, not to be exported again,
@@ -128,7 +128,11 @@ fn find(session: &HsmSession, id: &BdkId, len: KeyLen) -> Result<Handle, HsmErro
 }
 
 fn proof(session: &HsmSession, kbpk: Handle) -> Result<KeyProof, HsmError> {
+    cmac(session, kbpk, &KBPK_PROOF_DATA).map(KeyProof)
+}
+
+fn cmac(session: &HsmSession, kbpk: Handle, message: &[u8; 16]) -> Result<[u8; 16], HsmError> {
     let mut mac = [0; 16];
-    session.sign(Mechanism::AesCmac, kbpk, &[0; 16], &mut mac)?;
-    Ok(KeyProof::of_cmac(&mac))
+    session.sign(Mechanism::AesCmac, kbpk, message, &mut mac)?;
+    Ok(mac)
 }

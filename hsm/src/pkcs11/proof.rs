@@ -4,6 +4,7 @@ use cryptoki_sys::{CKA_SIGN, CKA_VALUE};
 use warifu_core::custody::{AES_PROOF_DATA, KeyProof, TDES_PROOF_DATA};
 use warifu_core::kcv::Kcv;
 use warifu_core::key::KeyLen;
+use zeroize::Zeroizing;
 
 use super::mechanism::Mechanism;
 use super::objects::BdkObjects;
@@ -21,7 +22,7 @@ pub(super) fn of(session: &HsmSession, bdk: &BdkObjects) -> Result<KeyProof, Hsm
             let check_key = session.own(check_key);
             let mut mac = [0; 16];
             session.sign(Mechanism::AesCmac, *check_key, &[0; 16], &mut mac)?;
-            Ok(KeyProof::of_cmac(&mac))
+            Ok(KeyProof(mac))
         }
         BdkObjects::Tdes { left, right } => {
             let left = encrypted(session, *left, &TDES_PROOF_DATA)?;
@@ -39,9 +40,10 @@ pub(super) fn of(session: &HsmSession, bdk: &BdkObjects) -> Result<KeyProof, Hsm
 pub(super) fn check_value(session: &HsmSession, bdk: &BdkObjects) -> Result<Option<Kcv>, HsmError> {
     match bdk {
         BdkObjects::Aes(bdk) => {
-            let Some(zeros) = shown(session, *bdk, &[0; 16])? else { return Ok(None) };
-            let mac = shown(session, *bdk, &doubled(zeros))?;
-            Ok(mac.map(|[a, b, c, d, e, ..]| Kcv::Cmac([a, b, c, d, e])))
+            let Some(zeros) = shown(session, *bdk, &[0; 16])?.map(Zeroizing::new) else { return Ok(None) };
+            let subkey = Zeroizing::new(doubled(*zeros));
+            let mac = shown(session, *bdk, &subkey)?.map(Zeroizing::new);
+            Ok(mac.map(|mac| Kcv::Cmac([mac[0], mac[1], mac[2], mac[3], mac[4]])))
         }
         BdkObjects::Tdes { left, .. } => {
             let [a, b, c, ..] = encrypted(session, *left, &[0; 8])?;

@@ -1,6 +1,7 @@
 //! Keys put into a slot: by hand in development and tests, by a ceremony command elsewhere.
 //!
-//! Nothing here replaces or destroys: a label that is taken is refused (a key that exists may have opened frames).
+//! Nothing here replaces: a label that is taken is refused (a key that exists may have opened frames). What is destroyed,
+//! its caller answers for.
 
 use std::path::Path;
 
@@ -155,20 +156,37 @@ fn destroy(slot: &Slot, labels: &[String]) -> Result<(), HsmError> {
     Ok(())
 }
 
-/// Makes the keys every server needs, in the slot: vault root, fingerprint and audit.
+/// Makes those of the keys every server needs, in the slot, that are not there: vault root, fingerprint and audit. Again
+/// after it was cut off, it makes the rest.
 ///
 /// # Errors
-/// [`HsmError::KeyExists`] if one of their labels is taken; then none is made.
+/// [`HsmError::KeyExists`] if all of their labels are taken.
 pub fn create_service_keys(slot: &Slot) -> Result<(), HsmError> {
     let session = slot.writing_session()?;
     let _lookups = session.slot().module().lookups();
-    for label in [VAULT_ROOT_LABEL, FINGERPRINT_LABEL, AUDIT_LABEL] {
-        refuse_taken(&session, label)?;
+    let mut missing = [false; 3];
+    for (missing, label) in missing.iter_mut().zip([VAULT_ROOT_LABEL, FINGERPRINT_LABEL, AUDIT_LABEL]) {
+        *missing = match refuse_taken(&session, label) {
+            Ok(()) => true,
+            Err(HsmError::KeyExists { .. }) => false,
+            Err(other) => return Err(other),
+        };
     }
-    generate_secret(&session, VAULT_ROOT_LABEL, CKK_AES, Mechanism::AesKeyGen, &[CKA_WRAP, CKA_UNWRAP])?;
-    let mechanism = Mechanism::GenericSecretKeyGen;
-    generate_secret(&session, FINGERPRINT_LABEL, CKK_GENERIC_SECRET, mechanism, &[CKA_SIGN])?;
-    generate_audit_pair(&session)
+    let [root, fingerprint, audit] = missing;
+    if missing == [false; 3] {
+        return Err(HsmError::KeyExists { label: VAULT_ROOT_LABEL.to_owned() });
+    }
+    if root {
+        generate_secret(&session, VAULT_ROOT_LABEL, CKK_AES, Mechanism::AesKeyGen, &[CKA_WRAP, CKA_UNWRAP])?;
+    }
+    if fingerprint {
+        let mechanism = Mechanism::GenericSecretKeyGen;
+        generate_secret(&session, FINGERPRINT_LABEL, CKK_GENERIC_SECRET, mechanism, &[CKA_SIGN])?;
+    }
+    if audit {
+        generate_audit_pair(&session)?;
+    }
+    Ok(())
 }
 
 fn refuse_taken(session: &HsmSession, label: &str) -> Result<(), HsmError> {

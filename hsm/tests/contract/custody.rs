@@ -59,7 +59,7 @@ fn a_session_opens_over_the_registered_keys_only() {
 
     for at in 0..specs.len() {
         let mut other = specs.clone();
-        other[at].proof = Some(KeyProof([0; 5]));
+        other[at].proof = Some(KeyProof([0; 16]));
         let refused = slot.session(&other).err().unwrap();
         assert!(matches!(&refused, HsmError::KeyReplaced { is: None, .. }), "{refused}");
         assert!(refused.to_string().contains(specs[at].id.as_str()), "{refused}");
@@ -88,8 +88,8 @@ fn an_initial_key_leaves_in_a_block_that_its_facility_can_open() {
     let slot = MODULE.shared();
     let (id, kbpk) = (BdkId::parse("facility").unwrap(), key(0x51, KeyLen::K256));
     provision::import_kbpk(&slot, &id, &kbpk).unwrap();
-    let proof = slot.identify_kbpk(&id, KeyLen::K256).unwrap();
-    assert_eq!(proof.to_string(), Kcv::aes_cmac(&kbpk).to_string());
+    let (proof, kcv) = slot.identify_kbpk(&id, KeyLen::K256).unwrap();
+    assert_eq!((proof, kcv), (KeyProof::kbpk(&kbpk), Kcv::aes_cmac(&kbpk)));
     let facility = KbpkSpec { id: id.clone(), len: KeyLen::K256, proof };
     let kbpk = Kbpk::new(ProtectionCipher::Aes, kbpk).unwrap();
     let protection = Protection::new(Version::D, &kbpk).unwrap();
@@ -116,10 +116,10 @@ fn an_initial_key_leaves_in_a_block_that_its_facility_can_open() {
 
     let weak = BdkId::parse("weak-facility").unwrap();
     provision::import_kbpk(&slot, &weak, &key(0x61, KeyLen::K128)).unwrap();
-    let weak = KbpkSpec { proof: slot.identify_kbpk(&weak, KeyLen::K128).unwrap(), id: weak, len: KeyLen::K128 };
+    let weak = KbpkSpec { proof: slot.identify_kbpk(&weak, KeyLen::K128).unwrap().0, id: weak, len: KeyLen::K128 };
     let ksn = Ksn::Aes(AesKsn::new([0x5A; 12]).with_counter(0));
     let refused = slot.export_initial_key(&aes[2], &ksn, &weak);
     assert!(matches!(refused, Err(HsmError::KeyBlock(WrapError::WeakProtection))));
-    let other = KbpkSpec { proof: KeyProof([0; 5]), ..facility };
+    let other = KbpkSpec { proof: KeyProof([0; 16]), ..facility };
     assert!(matches!(slot.export_initial_key(&aes[0], &ksn, &other), Err(HsmError::KeyReplaced { .. })));
 }

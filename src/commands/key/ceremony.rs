@@ -7,25 +7,26 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use warifu_actors::store::{BdkRecord, KeyReason};
-use warifu_core::custody::{self, Environment, KeyProof, Purpose, State};
+use warifu_core::custody::{Environment, KeyProof, Purpose, State};
 use warifu_core::kcv::Kcv;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
 use warifu_core::merchant::{BdkId, MerchantId};
-use warifu_hsm::pkcs11::{Slot, provision};
-use warifu_hsm::{BdkSpec, DecryptionMode, Hsm as _, HsmError};
+use warifu_hsm::pkcs11::{Slot, bdk_label, kbpk_label, provision};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm as _, HsmError};
 
+use super::new_file::NewFile;
 use super::{configured, identified};
 use crate::ceremony::{
     Admitted, CeremonyError, DESTROYED, Dialogue, Door, Gathered, Language, MADE_IN_HSM, MADE_OF_COMPONENTS,
-    MADE_OF_DRAWN, Plan, Source, attend, gather, kind,
+    MADE_OF_DRAWN, NotAdmitted, Plan, Source, attend, gather, kind,
 };
 use crate::commands::device::date;
 use crate::commands::output::{remark, say};
 use crate::commands::registry::{Desk, Stored as _, now_ms};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{self, close_slot, open_slot_counted};
-use crate::process;
+use crate::{custody, process};
 use witness::{Attended, Subject, Witness};
 
 /// Fewest people it takes.
@@ -131,11 +132,10 @@ impl Company {
 }
 
 impl People {
-    async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door), Failure> {
-        if self.transcript.exists() {
-            return Err(Failure::new(Exit::Usage, format_args!("{} is there already", self.transcript.display())));
-        }
-        self.company.assemble(desk).await
+    async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door, NewFile), Failure> {
+        let transcript = NewFile::at(&self.transcript)?;
+        let (dialogue, door) = self.company.assemble(desk).await?;
+        Ok((dialogue, door, transcript))
     }
 
     fn attend(&self, what: &str, dialogue: Dialogue, door: &mut Door) -> Result<Vec<(Admitted, i64)>, CeremonyError> {
@@ -158,12 +158,11 @@ impl Ceremony {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
         let spec = &self.spec(desk)?;
         let before = self.registered(desk).await?;
-        let (dialogue, door) = self.people.assemble(desk).await?;
-        let subject = Subject::key(spec);
-        let witness = Witness::new(desk, subject, self.merchant.as_ref(), &self.people.transcript);
+        let (dialogue, door, transcript) = self.people.assemble(desk).await?;
+        let witness = Witness::new(desk, Subject::key(spec), self.merchant.as_ref(), transcript);
         let kcv = match self.from {
-            Origin::Hsm => self.make(&witness, spec, dialogue, door, before.is_some()).await?,
-            Origin::Components | Origin::Drawn => self.load(&witness, spec, dialogue, door, before).await?,
+            Origin::Hsm => self.make(witness, spec, dialogue, door, before).await?,
+            Origin::Components | Origin::Drawn => self.load(witness, spec, dialogue, door, before).await?,
         };
         say(self.people.company.language().done(kcv.as_deref().unwrap_or("-")));
         remark(format_args!("next: warifu key activate {}", self.id));
@@ -198,14 +197,31 @@ impl Ceremony {
                 Exit::Refused,
                 format_args!("the key {} is {}: a new key takes a new id", self.id, known.state.name()),
             )),
-            known => Ok(known),
+            Some(known) => {
+                custody::belongs(&known, desk.config.server.environment)?;
+                let as_asked = known.purpose == self.purpose()
+                    && known.merchant == self.merchant
+                    && self.expires.is_none_or(|expires| known.expires_at_ms == Some(expires));
+                match (as_asked, self.from) {
+                    (true, Origin::Components | Origin::Hsm) => Ok(Some(known)),
+                    (true, Origin::Drawn) => Err(Failure::new(
+                        Exit::Refused,
+                        format_args!("the key {} is registered: hold its ceremony again --from components", self.id),
+                    )),
+                    (false, _) => Err(Failure::new(
+                        Exit::Refused,
+                        format_args!("the key {} is registered otherwise: see `warifu key show {0}`", self.id),
+                    )),
+                }
+            }
+            None => Ok(None),
         }
     }
 
     /// Puts a key together and into the slot.
     async fn load(
         &self,
-        witness: &Witness<'_>,
+        witness: Witness<'_>,
         spec: &BdkSpec,
         dialogue: Dialogue,
         mut door: Door,
@@ -213,7 +229,7 @@ impl Ceremony {
     ) -> Result<Option<String>, Failure> {
         let desk = witness.desk;
         let source = match self.from {
-            Origin::Drawn => Source::Drawn(self.draw(witness, spec.len).await?),
+            Origin::Drawn => Source::Drawn(self.draw(&witness, spec.len).await?),
             _ => Source::Paper,
         };
         let plan = self.people.plan(spec, self.kcv.as_deref());
@@ -222,10 +238,17 @@ impl Ceremony {
             Err(error) => return Err(witness.gave_up(&error).await?),
         };
         let proof = self.purpose().proof(spec.scheme, &key);
-        if desk.config.server.environment == Environment::Live && custody::is_published(proof) {
+        let environment = desk.config.server.environment;
+        if custody::refuse_published(environment, self.purpose(), spec.scheme, spec.len, proof).is_err() {
             return Err(witness.gave_up(&CeremonyError::Published).await?);
         }
-        self.register(witness, spec, proof, Some(kcv), before).await?;
+        if let Err(error) = still_admitted(desk, parts.iter().map(|(person, ..)| person)).await? {
+            return Err(witness.gave_up(&error.into()).await?);
+        }
+        if let Err(failure) = self.register(&witness, spec, proof, Some(kcv), before).await {
+            witness.failed(&failure, &CallTally::default()).await?;
+            return Err(failure);
+        }
 
         let attended = parts.iter().map(|(person, kcv, at_ms)| Attended::with(person, *kcv, *at_ms)).collect();
         let act = if self.from == Origin::Drawn { MADE_OF_DRAWN } else { MADE_OF_COMPONENTS };
@@ -238,7 +261,7 @@ impl Ceremony {
         match loaded {
             Ok(signed) => witness.sign_off(text, signed, &calls).await?,
             Err(failure) => {
-                witness.failed(&calls).await?;
+                witness.failed(&failure, &calls).await?;
                 remark("the key is registered and not in use; hold the ceremony again, or destroy the key");
                 return Err(failure);
             }
@@ -261,43 +284,60 @@ impl Ceremony {
         drawn
     }
 
-    /// Has the slot make a key.
+    /// Has the slot make a key, or signs off the one it made before it was cut off.
     async fn make(
         &self,
-        witness: &Witness<'_>,
+        witness: Witness<'_>,
         spec: &BdkSpec,
         dialogue: Dialogue,
         mut door: Door,
-        registered: bool,
+        before: Option<BdkRecord>,
     ) -> Result<Option<String>, Failure> {
         let desk = witness.desk;
-        if registered {
-            let id = &self.id;
-            let why = format_args!("the key {id} is registered already: destroy it first if it was never made");
-            return Err(Failure::new(Exit::Refused, why));
-        }
         if self.kcv.is_some() {
             return Err(Failure::new(Exit::Usage, "nobody knows the check value of a key the HSM is yet to make"));
         }
         let words = self.people.company.language();
-        let people = match self.people.attend(
-            &words.making(self.id.as_str(), &kind(spec.scheme, spec.len)),
-            dialogue,
-            &mut door,
-        ) {
+        let making = words.making(self.id.as_str(), &kind(spec.scheme, spec.len));
+        let people = match self.people.attend(&making, dialogue, &mut door) {
             Ok(people) => people,
             Err(error) => return Err(witness.gave_up(&error).await?),
         };
-        let mut calls = warifu_hsm::CallTally::default();
-        let slot = open_slot_counted(&desk.config.hsm, &mut calls)?;
+        if let Err(error) = still_admitted(desk, people.iter().map(|(person, _)| person)).await? {
+            return Err(witness.gave_up(&error.into()).await?);
+        }
+        let mut calls = CallTally::default();
         let what = "make the key in the HSM";
+        let slot = match open_slot_counted(&desk.config.hsm, &mut calls) {
+            Ok(slot) => slot,
+            Err(failure) => {
+                witness.failed(&failure, &calls).await?;
+                return Err(failure);
+            }
+        };
         let made = async {
-            let new = slot.generate_bdk(spec).or_exit(Exit::Hsm, what)?;
-            let (proof, kcv) = new.identify().or_exit(Exit::Hsm, what)?;
-            self.register(witness, spec, proof, kcv, None).await?;
+            let (proof, kcv, new) = match before {
+                Some(before) => match slot.identify(spec) {
+                    Ok((proof, kcv)) if proof == before.proof => (proof, kcv, None),
+                    _ => {
+                        let id = &self.id;
+                        let why =
+                            format_args!("the key {id} was registered and never made: destroy it, take another id");
+                        return Err(Failure::new(Exit::Refused, why));
+                    }
+                },
+                None => {
+                    let new = slot.generate_bdk(spec).or_exit(Exit::Hsm, what)?;
+                    let (proof, kcv) = new.identify().or_exit(Exit::Hsm, what)?;
+                    self.register(&witness, spec, proof, kcv, None).await?;
+                    (proof, kcv, Some(new))
+                }
+            };
             let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
             let text = witness.transcript(MADE_IN_HSM, attended, kcv, Some(proof))?;
-            new.keep().or_exit(Exit::Hsm, what)?;
+            if let Some(new) = new {
+                new.keep().or_exit(Exit::Hsm, what)?;
+            }
             let mut session = slot.session(&[]).or_exit(Exit::Hsm, what)?;
             let signed = session.sign(text.as_bytes()).and_then(|signed| Ok((signed, session.audit_public_key()?)));
             Ok((text, signed.or_exit(Exit::Hsm, what)?, kcv))
@@ -311,7 +351,7 @@ impl Ceremony {
                 Ok(kcv.map(|kcv| kcv.to_string()))
             }
             Err(failure) => {
-                witness.failed(&calls).await?;
+                witness.failed(&failure, &calls).await?;
                 Err(failure)
             }
         }
@@ -329,7 +369,9 @@ impl Ceremony {
     ) -> Result<(), Failure> {
         let desk = witness.desk;
         if let Some(before) = before {
-            return match before.proof == proof {
+            // It may have gone on while people typed.
+            let now = self.registered(desk).await?;
+            return match before.proof == proof && now.is_some_and(|now| now.proof == proof) {
                 true => Ok(()),
                 false => Err(Failure::new(
                     Exit::Refused,
@@ -365,29 +407,45 @@ impl Ceremony {
     }
 }
 
-/// Puts the key into the slot, unless an earlier try did, and has the slot prove it. What a try left that was cut off
-/// halfway is taken away first: it was never in use, and its key is at hand.
+/// Whether the people who were let in may still take part, now that they have typed.
+async fn still_admitted<'a>(
+    desk: &Desk,
+    mut people: impl Iterator<Item = &'a Admitted>,
+) -> Result<Result<(), NotAdmitted>, Failure> {
+    let roster = desk.store.custodians().await.stored("list the custodians")?;
+    Ok(people.try_for_each(|person| person.still(&roster)))
+}
+
+/// Puts the key into the slot, unless an earlier try did, and has the slot prove it. Nothing that is there is destroyed, but
+/// one of the two objects of a TDES key, which a try left that was cut off between them: it was never in use.
 fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: KeyProof) -> Result<(), HsmError> {
-    let prove = || identified(slot, purpose, spec).map(|(found, _)| found == proof);
-    let destroy = || match purpose {
-        Purpose::Bdk => provision::destroy_bdk(slot, &spec.id),
-        Purpose::Kbpk => provision::destroy_kbpk(slot, &spec.id),
+    let prove = || match identified(slot, purpose, spec)? {
+        (found, _) if found == proof => Ok(()),
+        (found, _) => {
+            let label = match purpose {
+                Purpose::Bdk => bdk_label(&spec.id),
+                Purpose::Kbpk => kbpk_label(&spec.id),
+            };
+            Err(HsmError::KeyReplaced { label, found, registered: proof, is: None })
+        }
     };
     if !slot.is_vacant(purpose, &spec.id)? {
         match prove() {
-            Ok(true) => return Ok(()),
-            Ok(false) | Err(_) => destroy()?,
+            Err(HsmError::KeyMissing { .. }) if spec.scheme == Scheme::Tdes => provision::destroy_bdk(slot, &spec.id)?,
+            proven => return proven,
         }
     }
     match purpose {
         Purpose::Bdk => provision::import_bdk(slot, spec, key)?,
         Purpose::Kbpk => provision::import_kbpk(slot, &spec.id, key)?,
     }
-    if prove()? {
-        return Ok(());
-    }
-    destroy()?;
-    Err(HsmError::SelfTest("it does not hold the key it was given, which was destroyed"))
+    prove().inspect_err(|_| {
+        // It was made a moment ago, and is not what it was made of.
+        let _ = match purpose {
+            Purpose::Bdk => provision::destroy_bdk(slot, &spec.id),
+            Purpose::Kbpk => provision::destroy_kbpk(slot, &spec.id),
+        };
+    })
 }
 
 #[derive(Args)]
@@ -398,8 +456,8 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
-        let (dialogue, mut door) = self.people.assemble(desk).await?;
-        let witness = Witness::new(desk, Subject::service_keys(), None, &self.people.transcript);
+        let (dialogue, mut door, transcript) = self.people.assemble(desk).await?;
+        let witness = Witness::new(desk, Subject::service_keys(), None, transcript);
         let words = self.people.company.language();
         let people = match self.people.attend(&words.service_keys(), dialogue, &mut door) {
             Ok(people) => people,
@@ -407,7 +465,7 @@ impl Init {
         };
         let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
         let text = witness.transcript(MADE_IN_HSM, attended, None, None)?;
-        let mut calls = warifu_hsm::CallTally::default();
+        let mut calls = CallTally::default();
         let made = open_slot_counted(&desk.config.hsm, &mut calls).and_then(|slot| {
             let made = provision::create_service_keys(&slot).and_then(|()| {
                 let mut session = slot.session(&[])?;
@@ -420,7 +478,7 @@ impl Init {
         match made {
             Ok(signed) => witness.sign_off(text, signed, &calls).await?,
             Err(failure) => {
-                witness.failed(&calls).await?;
+                witness.failed(&failure, &calls).await?;
                 return Err(failure);
             }
         }
@@ -433,19 +491,31 @@ impl Destroy {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
         let known = desk.store.bdks().await.stored("look the key up")?.into_iter().find(|known| known.id == self.id);
         let known = known.ok_or_else(|| Failure::new(Exit::Refused, "there is no such key"))?;
+        custody::belongs(&known, desk.config.server.environment)?;
         if known.state != State::Destroyed {
             known.state.become_state(State::Destroyed).or_exit(Exit::Refused, "destroy the key")?;
         }
+        if configured(desk, &known.id).is_ok() {
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!(
+                    "servers still look for the key {0}: take its [[bdk]] out of every configuration, and restart them first",
+                    known.id
+                ),
+            ));
+        }
         let mode = DecryptionMode::Hardware;
         let spec = BdkSpec { id: known.id.clone(), scheme: known.scheme, len: known.len, mode, proof: None };
-        let (dialogue, mut door) = self.people.assemble(desk).await?;
-        let subject = Subject::key(&spec);
-        let witness = Witness::new(desk, subject, known.merchant.as_ref(), &self.people.transcript);
+        let (dialogue, mut door, transcript) = self.people.assemble(desk).await?;
+        let witness = Witness::new(desk, Subject::key(&spec), known.merchant.as_ref(), transcript);
         let words = self.people.company.language();
         let people = match self.people.attend(&words.destroying(known.id.as_str()), dialogue, &mut door) {
             Ok(people) => people,
             Err(error) => return Err(witness.gave_up(&error).await?),
         };
+        if let Err(error) = still_admitted(desk, people.iter().map(|(person, _)| person)).await? {
+            return Err(witness.gave_up(&error.into()).await?);
+        }
         // The registry first: a key that is half destroyed is destroyed again, never used again.
         if known.state != State::Destroyed {
             let moved = desk.registry.set_bdk_state(&known.id, State::Destroyed, KeyReason::Planned, now_ms()).await;
@@ -463,7 +533,7 @@ impl Destroy {
         match destroyed {
             Ok(signed) => witness.sign_off(text, signed, &calls).await?,
             Err(failure) => {
-                witness.failed(&calls).await?;
+                witness.failed(&failure, &calls).await?;
                 return Err(failure);
             }
         }

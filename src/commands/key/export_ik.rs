@@ -1,24 +1,23 @@
 //! `warifu key export-ik`: a device's initial key for the facility that injects it, sealed under the facility's key.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 
 use clap::Args;
 use warifu_actors::record::{Kind, Record};
 use warifu_actors::store::{BdkRecord, IkExport};
 use warifu_core::custody::{Purpose, State};
+use warifu_core::device;
 use warifu_core::merchant::{BdkId, DeviceId};
 use warifu_hsm::pkcs11::KbpkSpec;
-use warifu_hsm::{BdkSpec, DecryptionMode};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode};
 
 use super::ceremony::Company;
+use super::new_file::NewFile;
 use crate::ceremony::attend;
 use crate::commands::output::say;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
 use crate::exit::{Attempt as _, Exit, Failure};
-use crate::hsm;
+use crate::{custody, hsm};
 
 #[derive(Args)]
 pub(super) struct ExportIk {
@@ -45,9 +44,16 @@ impl ExportIk {
         let keys = desk.store.bdks().await.stored("look the keys up")?;
         let bdk = usable(&keys, &device.bdk, Purpose::Bdk, &[State::PreActive, State::Active])?;
         let kbpk = usable(&keys, &self.kbpk, Purpose::Kbpk, &[State::Active])?;
-        if self.out.exists() {
-            return Err(Failure::new(Exit::Usage, format_args!("{} is there already", self.out.display())));
+        for key in [bdk, kbpk] {
+            custody::belongs(key, desk.config.server.environment)?;
         }
+        if device.state == device::State::Retired {
+            return Err(Failure::new(Exit::Refused, "the device is retired"));
+        }
+        if kbpk.merchant.as_ref().is_some_and(|merchant| *merchant != device.merchant) {
+            return Err(Failure::new(Exit::Refused, format_args!("the key {} is another merchant's", kbpk.id)));
+        }
+        let out = NewFile::at(&self.out)?;
         let before = desk.store.ik_exports(&self.device).await.stored("look for earlier exports")?;
         if before > 0 && !self.again {
             let why = "the initial key of this device has left already; --again takes a second custodian";
@@ -59,7 +65,17 @@ impl ExportIk {
         let custodians = if before > 0 { 2 } else { 1 };
         let what = words.exporting(self.device.as_str(), self.kbpk.as_str());
         let people = attend(&what, custodians, words, dialogue, &mut door, now_ms);
-        let people = people.or_exit(Exit::Refused, "export the initial key")?;
+        let people = match people {
+            Ok(people) => people,
+            Err(error) => {
+                self.note(desk, Kind::CeremonyAbandoned, &error.to_string(), &CallTally::default()).await?;
+                return Err(Failure::new(Exit::Refused, error));
+            }
+        };
+        let roster = desk.store.custodians().await.stored("list the custodians")?;
+        for (person, _) in &people {
+            person.still(&roster).or_exit(Exit::Refused, "export the initial key")?;
+        }
         let names: Vec<&str> = people.iter().map(|(person, _)| person.id.as_str()).collect();
 
         // First it is written down that the key leaves, then it leaves.
@@ -78,16 +94,19 @@ impl ExportIk {
             slot.export_initial_key(&spec, &device.ksn_device, &facility)
         });
         let kind = if block.is_ok() { Kind::HsmSessionOpened } else { Kind::HsmFailed };
-        let mut record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), kind);
-        record.device = Some(self.device.to_string());
-        let record = record.because("initial key derived and sealed").with_calls(&calls);
-        desk.registry.note(&record).await.stored("write the audit record")?;
-        let block = block?;
-        let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.out);
-        let written = written.and_then(|mut out| writeln!(out, "{block}").and_then(|()| out.sync_all()));
-        written.or_exit(Exit::Refused, &format!("write {}", self.out.display()))?;
+        self.note(desk, kind, "initial key derived and sealed", &calls).await?;
+        out.write(&format!("{}\n", block?))?;
         say(format_args!("initial key of {} written to {}", self.device, self.out.display()));
         Ok(())
+    }
+}
+
+impl ExportIk {
+    async fn note(&self, desk: &Desk, kind: Kind, cause: &str, calls: &CallTally) -> Result<(), Failure> {
+        let mut record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), kind);
+        record.device = Some(self.device.to_string());
+        let record = record.because(cause).with_calls(calls);
+        desk.registry.note(&record).await.stored("write the audit record")
     }
 }
 

@@ -26,6 +26,9 @@ enum What {
         /// file's own key is believed.
         #[arg(long, value_name = "HEX|FILE")]
         public_key: Option<String>,
+        /// Refuse a transcript of another key.
+        #[arg(long, value_name = "ID")]
+        key: Option<String>,
         /// Print the transcript as JSON.
         #[arg(long)]
         json: bool,
@@ -34,7 +37,7 @@ enum What {
 
 impl TranscriptCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let What::Verify { file, public_key, json } = self.command;
+        let What::Verify { file, public_key, key, json } = self.command;
         let changed = |why: &str| Failure::new(Exit::Refused, format_args!("{}: {why}", file.display()));
         let text = fs::read_to_string(&file).or_exit(Exit::Usage, &format!("read {}", file.display()))?;
         let signed: Signed = serde_json::from_str(&text).map_err(|_| changed("this is no transcript"))?;
@@ -52,6 +55,9 @@ impl TranscriptCommand {
         if transcript.form != FORM {
             return Err(changed("it is of a newer version"));
         }
+        if key.is_some_and(|key| key != transcript.key) {
+            return Err(changed(&format!("it is of the key {}", transcript.key)));
+        }
         match json {
             true => say(signed.transcript),
             false => show(&transcript),
@@ -61,14 +67,18 @@ impl TranscriptCommand {
 }
 
 fn show(transcript: &Transcript) {
-    let Transcript { key, scheme, bits, environment, token, kcv, act, begun, ended, .. } = transcript;
-    say(format_args!("key         {key}, {scheme} {bits} bits, {environment}, in the token {token:?}"));
-    say(format_args!("held        {begun} to {ended}"));
+    let Transcript { key, scheme, bits, environment, token, instance, merchant, kcv, proof, act, .. } = transcript;
+    let or = |text: &Option<String>, otherwise: &str| text.clone().unwrap_or_else(|| otherwise.to_owned());
+    say(format_args!("key         {key}, {scheme} {bits} bits, {environment}, merchant {}", or(merchant, "any")));
+    say(format_args!("where       token {token:?}, instance {instance}, {}", transcript.program));
+    say(format_args!("held        {} to {}", transcript.begun, transcript.ended));
     say(format_args!("act         {act}"));
     for part in &transcript.custodians {
-        let component = part.component_kcv.as_deref().unwrap_or("none");
+        let component = or(&part.component_kcv, "none");
         say(format_args!("custodian   {}, component {component}, {}", part.custodian, part.at));
+        say(format_args!("            certificate {}", part.certificate_sha256));
     }
-    say(format_args!("check value {}", kcv.as_deref().unwrap_or("not shown by the HSM")));
+    say(format_args!("check value {}", or(kcv, "not shown")));
+    say(format_args!("proof       {}", or(proof, "none")));
     say("the transcript is as it was signed");
 }

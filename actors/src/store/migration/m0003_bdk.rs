@@ -32,6 +32,9 @@ impl MigrationTrait for Step {
             table.col(ColumnDef::new(name).big_integer().null());
         }
         manager.create_table(table).await?;
+        // One key has one life: out of use under one name, it does not come back under another.
+        let once = "CREATE UNIQUE INDEX bdk_proof ON bdk (purpose, scheme, proof)";
+        manager.get_connection().execute_unprepared(once).await?;
 
         let mut table = Table::create();
         table.table("custodian");

@@ -1,10 +1,5 @@
 //! Who writes down what a ceremony did: its records in the audit log, and the transcript.
 
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
-
 use sha2::{Digest as _, Sha256};
 use warifu_actors::record::{Kind, Record};
 use warifu_core::custody::KeyProof;
@@ -12,6 +7,7 @@ use warifu_core::kcv::Kcv;
 use warifu_core::merchant::MerchantId;
 use warifu_hsm::{BdkSpec, CallTally, Signature};
 
+use super::super::new_file::NewFile;
 use crate::ceremony::{Admitted, CeremonyError, FORM, Part, Signed, Transcript};
 use crate::commands::output::moment;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
@@ -42,7 +38,7 @@ pub(super) struct Witness<'a> {
     pub(super) desk: &'a Desk,
     subject: Subject,
     merchant: Option<&'a MerchantId>,
-    file: &'a Path,
+    file: NewFile,
     begun_ms: i64,
 }
 
@@ -69,7 +65,7 @@ impl Attended {
 
 impl<'a> Witness<'a> {
     /// From now on.
-    pub(super) fn new(desk: &'a Desk, subject: Subject, merchant: Option<&'a MerchantId>, file: &'a Path) -> Self {
+    pub(super) fn new(desk: &'a Desk, subject: Subject, merchant: Option<&'a MerchantId>, file: NewFile) -> Self {
         Self { desk, subject, merchant, file, begun_ms: now_ms() }
     }
 
@@ -104,7 +100,7 @@ impl<'a> Witness<'a> {
 
     /// Writes down that it is done, and the transcript.
     pub(super) async fn sign_off(
-        &self,
+        self,
         text: String,
         (Signature(signature), public_key): (Signature, [u8; 65]),
         calls: &CallTally,
@@ -114,14 +110,7 @@ impl<'a> Witness<'a> {
         let signed =
             Signed { transcript: text, public_key: hex::encode(public_key), signature: hex::encode(signature) };
         let text = serde_json::to_string_pretty(&signed).or_exit(Exit::Internal, "write the transcript")?;
-        let written =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.file).and_then(|mut out| {
-                out.write_all(text.as_bytes())?;
-                out.write_all(b"\n")?;
-                out.sync_all()
-            });
-        let what = format!("write the transcript to {}; all else is done", self.file.display());
-        written.or_exit(Exit::Refused, &what)
+        self.file.write(&(text + "\n"))
     }
 
     /// Writes down that it came to nothing, and says so.
@@ -131,8 +120,9 @@ impl<'a> Witness<'a> {
     }
 
     /// Writes down that the HSM failed over it.
-    pub(super) async fn failed(&self, calls: &CallTally) -> Result<(), Failure> {
-        self.note(Kind::CeremonyAbandoned, "the HSM failed", calls).await
+    pub(super) async fn failed(&self, failure: &Failure, calls: &CallTally) -> Result<(), Failure> {
+        let cause = if failure.exit() == Exit::Hsm { "the HSM failed" } else { "the registry refused" };
+        self.note(Kind::CeremonyAbandoned, cause, calls).await
     }
 
     /// Writes down another use of the HSM.
