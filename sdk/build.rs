@@ -6,11 +6,11 @@ use std::{env, fs};
 
 use prost::Message;
 
-const PROTO: &str = "warifu/v1/comm_module.proto";
+const PROTOS: [&str; 2] = ["warifu/v1/comm_module.proto", "warifu/v1/key.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile([PROTO], ["proto"])?;
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     fs::write(out.join("warifu_descriptor.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure()

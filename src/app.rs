@@ -242,7 +242,12 @@ pub(crate) fn harden(server: &Server) -> Result<(), Failure> {
 /// Whom a certificate belongs to. A registry that does not answer lets the caller in: each call asks again.
 async fn whose(registry: Store, certificate: CertificateId) -> Standing {
     match registry.module_by_certificate(&certificate.0).await {
-        Ok(Some(module)) if module.state == ModuleState::Active => Standing::Known,
+        Ok(Some(module)) if module.state == ModuleState::Active => return Standing::Known,
+        Ok(_) => {}
+        Err(_) => return Standing::Known,
+    }
+    match registry.custodian_by_certificate(&certificate.0).await {
+        Ok(Some(person)) if person.state == ModuleState::Active => Standing::Known,
         Ok(_) => Standing::Stranger,
         Err(_) => Standing::Known,
     }

@@ -15,6 +15,10 @@ use stage::shop::{TILL_KSN, folder};
 use stage::till::Till;
 use stage::{Options, Server, database, program, wait_for};
 use tempfile::TempDir;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic_types::StatusExt as _;
+use warifu_sdk::wire::v1;
+use warifu_sdk::wire::v1::key_service_client::KeyServiceClient;
 
 const VISA: &str = "4111111111111111";
 const KEY: &str = "8D1F3B5597A2C4E60718293A4B5C6D7E";
@@ -469,4 +473,94 @@ fn an_empty_token_gets_its_service_keys_from_two_people_once() {
     let again = init("again", &[aiko, botan]);
     assert_eq!(again.status.code(), Some(3));
     assert!(last_line(&again).contains("is taken"), "{}", last_line(&again));
+}
+
+type Keeper = KeyServiceClient<tonic::transport::Channel>;
+
+/// A person at the network, with a certificate.
+async fn at_the_network(server: &Server, person: &Custodian) -> Keeper {
+    let read = |file: &std::path::Path| std::fs::read_to_string(file).unwrap();
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(read(&server.file("ca"))))
+        .identity(Identity::from_pem(read(&person.certificate), read(&person.key)))
+        .domain_name("localhost");
+    let channel = Endpoint::from_shared(server.url()).unwrap().tls_config(tls).unwrap().connect().await.unwrap();
+    KeyServiceClient::new(channel)
+}
+
+fn reason(status: &tonic::Status) -> String {
+    status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sees_keys_and_two_custodians_change_one_over_the_network() {
+    let home = folder();
+    let server = Server::dev(&home.path().join("server"), &Options::default());
+    server.add_device(&keypad("kp-1n", TILL_KSN));
+    let [aiko, botan] = ["aiko", "botan"].map(|name| server.add_custodian(name));
+    let files = server.issue("olga");
+    server.operated(&["custodian", "add", "olga", "--operator", "--cert", files.certificate.to_str().unwrap()]);
+    let olga = Custodian { name: "olga".to_owned(), certificate: files.certificate, key: files.key };
+    let module = Custodian {
+        name: "the till".to_owned(),
+        certificate: server.file("module_cert"),
+        key: server.file("module_key"),
+    };
+
+    let mut operator = at_the_network(&server, &olga).await;
+    let keys = operator.list_keys(v1::ListKeysRequest {}).await.unwrap().into_inner().keys;
+    let ids: Vec<(&str, v1::KeyState)> = keys.iter().map(|key| (key.id.as_str(), key.state())).collect();
+    assert_eq!(ids, [("TEST-aes-128", v1::KeyState::Active), ("TEST-tdes", v1::KeyState::Active)]);
+    let suspend = || v1::ChangeKeyRequest {
+        key: "TEST-aes-128".to_owned(),
+        to: v1::KeyState::Suspended.into(),
+        compromised: false,
+    };
+    assert_eq!(reason(&operator.change_key(suspend()).await.unwrap_err()), "NOT_PERMITTED");
+    let stranger = at_the_network(&server, &module).await.list_keys(v1::ListKeysRequest {}).await.unwrap_err();
+    assert_eq!((reason(&stranger).as_str(), stranger.code()), ("NOT_PERMITTED", tonic::Code::PermissionDenied));
+
+    let (mut one, mut other) = (at_the_network(&server, &aiko).await, at_the_network(&server, &botan).await);
+    for wrong in [
+        v1::ChangeKeyRequest { key: "nobody".to_owned(), ..suspend() },
+        v1::ChangeKeyRequest { to: v1::KeyState::Destroyed.into(), ..suspend() },
+        v1::ChangeKeyRequest { compromised: true, ..suspend() },
+    ] {
+        let expected = if wrong.key == "nobody" { "KEY_UNKNOWN" } else { "KEY_MOVE_ILLEGAL" };
+        assert_eq!(reason(&one.change_key(wrong).await.unwrap_err()), expected);
+    }
+    let till = Till::of(&server).await;
+    let mut device = Sealer::aes(TILL_KSN);
+    // One custodian, however often, is one.
+    for _ in 0..2 {
+        let proposed = one.change_key(suspend()).await.unwrap().into_inner();
+        assert!(!proposed.changed && proposed.custodians == ["aiko"]);
+    }
+    till.tokenize("still", &device.keyed(VISA)).await.unwrap();
+    // Another change is another proposal.
+    let deactivate = v1::ChangeKeyRequest { to: v1::KeyState::Deactivated.into(), ..suspend() };
+    assert!(!other.change_key(deactivate).await.unwrap().into_inner().changed);
+    assert!(!one.change_key(suspend()).await.unwrap().into_inner().changed);
+    let done = other.change_key(suspend()).await.unwrap().into_inner();
+    assert!(done.changed && done.custodians == ["aiko", "botan"], "{done:?}");
+    assert_eq!(done.key.unwrap().state(), v1::KeyState::Suspended);
+    let no = till.tokenize("stopped", &device.keyed(VISA)).await.unwrap_err();
+    assert_eq!(no.reason, "KEY_NOT_ACTIVE");
+
+    // A proposal waits for ten minutes, and a custodian who was blocked seconds nothing.
+    let resume = || v1::ChangeKeyRequest { to: v1::KeyState::Active.into(), ..suspend() };
+    assert!(!one.change_key(resume()).await.unwrap().into_inner().changed);
+    let url = format!("sqlite://{}", server.dir().join("warifu.db").display());
+    database::execute(&url, "UPDATE key_proposal SET at_ms = at_ms - 600000").await;
+    assert!(!other.change_key(resume()).await.unwrap().into_inner().changed);
+    server.operated(&["custodian", "block", "aiko"]);
+    assert_eq!(reason(&one.change_key(resume()).await.unwrap_err()), "NOT_PERMITTED");
+    let told: Vec<String> = server
+        .audit_records()
+        .iter()
+        .filter(|record| record["key"] == "TEST-aes-128")
+        .filter_map(|record| record["cause"].as_str().map(str::to_owned))
+        .collect();
+    assert!(told.contains(&"key to become suspended, proposed by aiko".to_owned()), "{told:?}");
+    assert!(told.contains(&"key became suspended, by aiko and botan".to_owned()), "{told:?}");
 }

@@ -2,6 +2,7 @@
 
 mod expiry;
 mod health;
+mod keys;
 mod link;
 mod measures;
 mod open;
@@ -27,6 +28,7 @@ use warifu_hsm::{BdkSpec, CallTally, HsmFactory};
 
 pub use expiry::{End, KeyHealth};
 pub use health::{Health, Vital};
+pub use keys::{KeyChange, KeyChanged};
 pub use link::Link;
 pub use measures::describe_metrics;
 pub use open::StartError;

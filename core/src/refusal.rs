@@ -10,6 +10,12 @@ use std::fmt;
 pub enum Refusal {
     /// The client certificate belongs to no registered module.
     ModuleUnknown,
+    /// The caller's role does not allow this.
+    NotPermitted,
+    /// The registry does not have the key.
+    KeyUnknown,
+    /// The life of the key does not have this move.
+    KeyMoveIllegal,
     /// The request id is missing or has wrong characters.
     RequestIdInvalid,
     /// The request id was used before with other content.
@@ -82,8 +88,11 @@ pub enum Retry {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 27] = [
         Self::ModuleUnknown,
+        Self::NotPermitted,
+        Self::KeyUnknown,
+        Self::KeyMoveIllegal,
         Self::RequestIdInvalid,
         Self::RequestIdReused,
         Self::OrderInvalid,
@@ -141,6 +150,9 @@ impl Refusal {
             Self::ModuleUnknown => {
                 ("MODULE_UNKNOWN", Operator, No, "the client certificate belongs to no registered module")
             }
+            Self::NotPermitted => ("NOT_PERMITTED", Operator, No, "the caller may not do this"),
+            Self::KeyUnknown => ("KEY_UNKNOWN", Operator, No, "the registry does not have this key"),
+            Self::KeyMoveIllegal => ("KEY_MOVE_ILLEGAL", Operator, No, "the key cannot become that from what it is"),
             Self::RequestIdInvalid => {
                 ("REQUEST_ID_INVALID", Developer, No, "request_id must be 1 to 64 letters, digits, - _ or .")
             }

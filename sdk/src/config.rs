@@ -11,6 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use warifu_core::merchant::NameError;
 use zeroize::Zeroizing;
 
+use crate::probe::Probe;
 use crate::retry::{Patience, Pauses};
 
 /// Everything [`CommModule::connect`](crate::CommModule::connect) needs.
@@ -19,7 +20,7 @@ use crate::retry::{Patience, Pauses};
 pub struct Config {
     url: String,
     ca: Option<Vec<u8>>,
-    identity: Option<Identity>,
+    identity: Option<(Vec<u8>, Zeroizing<Vec<u8>>)>,
     certificates: usize,
     server_name: Option<String>,
     connect_timeout: Duration,
@@ -102,7 +103,7 @@ impl Config {
     /// lives.
     pub fn identity(mut self, certificate: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Self {
         self.certificates = certificates(certificate.as_ref());
-        self.identity = Some(Identity::from_pem(certificate, key));
+        self.identity = Some((certificate.as_ref().to_vec(), Zeroizing::new(key.as_ref().to_vec())));
         self
     }
 
@@ -143,16 +144,26 @@ impl Config {
         self
     }
 
+    /// What finds out why a connection to this server breaks at once. Before the channel is made.
+    pub(crate) fn probe(&self) -> Option<Probe> {
+        let endpoint = Endpoint::from_shared(self.url.clone()).ok()?;
+        let (host, port) = (endpoint.uri().host()?.trim_matches(['[', ']']), endpoint.uri().port_u16().unwrap_or(443));
+        let (certificate, key) = self.identity.as_ref()?;
+        let name = self.server_name.as_deref().unwrap_or(host);
+        Probe::new((self.ca.as_ref()?, certificate, key), (host, port), name, self.connect_timeout)
+    }
+
     /// A channel that dials when first used and again whenever its connection is gone.
     pub(crate) fn channel(&mut self) -> Result<Channel, ConfigError> {
         if !self.url.starts_with("https://") {
             return Err(ConfigError::Url);
         }
         let ca = self.ca.take().filter(|pem| certificates(pem) > 0).ok_or(ConfigError::Ca)?;
-        let identity = self.identity.take().filter(|_| self.certificates > 0).ok_or(ConfigError::Certificate)?;
+        let (certificate, key) =
+            self.identity.take().filter(|_| self.certificates > 0).ok_or(ConfigError::Certificate)?;
         let mut tls = ClientTlsConfig::new()
             .ca_certificate(Certificate::from_pem(ca))
-            .identity(identity)
+            .identity(Identity::from_pem(certificate, &*key))
             .timeout(self.connect_timeout);
         if let Some(name) = self.server_name.take() {
             tls = tls.domain_name(name);

@@ -34,6 +34,7 @@ mod error;
 mod link;
 mod module;
 mod order;
+mod probe;
 mod request_id;
 mod retry;
 mod task;

@@ -50,8 +50,18 @@ impl CommModule {
     /// Dials the server, and waits for it to welcome the module: wrong addresses, certificates and unregistered
     /// modules fail here. Tries for as long as [`Config::give_up_after`] says.
     pub async fn connect(mut config: Config) -> Result<Self, SdkError> {
+        let probe = config.probe();
         let client = client(&mut config)?;
-        let open = persist(config.patience, None, |_| link::dial(client.clone())).await?;
+        let open = persist(config.patience, None, |_| {
+            let (client, probe) = (client.clone(), probe.clone());
+            async move {
+                match (link::dial(client).await, probe) {
+                    (Err(status), Some(probe)) => Err(probe.explain(status).await),
+                    (dialed, _) => dialed,
+                }
+            }
+        });
+        let open = open.await?;
         let link = Link::keep(client.clone(), config.redial, Some(open));
         Ok(Self { inner: Arc::new(Inner { client, patience: config.patience, link }) })
     }

@@ -9,7 +9,8 @@ pub use codec::LeanCodec;
 /// The compiled protos, for server reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/warifu_descriptor.bin"));
 
-/// Package `warifu.v1`: messages, `comm_module_service_client` and `comm_module_service_server`.
+/// Package `warifu.v1`: messages, and for each service a client and a server (`comm_module_service_client`,
+/// `key_service_client`, ...).
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::as_conversions, reason = "generated code")]
 pub mod v1 {
     use std::fmt;

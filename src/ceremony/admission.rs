@@ -10,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use rustls::sign::CertifiedKey;
 use warifu_actors::store::CustodianRecord;
+use warifu_actors::store::custodian::Role;
 use warifu_actors::store::module::ModuleState;
 use warifu_core::merchant::CustodianId;
 
@@ -32,6 +33,9 @@ pub(crate) enum NotAdmitted {
     /// Nobody registered it.
     #[error("no custodian is registered with this certificate")]
     Unknown,
+    /// The person sees keys, and takes no part.
+    #[error("{0} is an operator, not a custodian")]
+    Operator(CustodianId),
     /// The person may take part no more.
     #[error("the custodian {0} is blocked")]
     Blocked(CustodianId),
@@ -94,6 +98,9 @@ impl Door {
         let certificate = CertificateId::of(leaf);
         let person = self.roster.iter().find(|person| person.certificate_sha256 == certificate.0);
         let person = person.ok_or(NotAdmitted::Unknown)?;
+        if person.role != Role::Custodian {
+            return Err(NotAdmitted::Operator(person.id.clone()));
+        }
         if person.state == ModuleState::Blocked {
             return Err(NotAdmitted::Blocked(person.id.clone()));
         }

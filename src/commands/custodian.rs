@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 use warifu_actors::store::CustodianRecord;
+use warifu_actors::store::custodian::Role;
 use warifu_actors::store::module::ModuleState;
 use warifu_core::merchant::CustodianId;
 
@@ -40,6 +41,9 @@ enum What {
         /// The certificate, PEM.
         #[arg(long, value_name = "FILE")]
         cert: PathBuf,
+        /// An operator instead: sees the keys over the network (KeyService), and takes no part in ceremonies.
+        #[arg(long)]
+        operator: bool,
     },
     /// List the custodians.
     List(Listing),
@@ -54,7 +58,10 @@ enum What {
 impl CustodianCommand {
     pub(crate) fn run(self, file: &ConfigFile) -> Result<(), Failure> {
         at_desk(file, async |desk| match self.command {
-            What::Add { id, cert } => add(&desk, id, &cert).await,
+            What::Add { id, cert, operator } => {
+                let role = if operator { Role::Operator } else { Role::Custodian };
+                add(&desk, id, &cert, role).await
+            }
             What::List(listing) => list(&desk, &listing).await,
             What::Block { id } => {
                 desk.registry.block_custodian(&id, now_ms()).await.stored("block the custodian")?;
@@ -65,17 +72,18 @@ impl CustodianCommand {
     }
 }
 
-async fn add(desk: &Desk, id: CustodianId, cert: &Path) -> Result<(), Failure> {
+async fn add(desk: &Desk, id: CustodianId, cert: &Path, role: Role) -> Result<(), Failure> {
     let chain = tls::certificates(cert).or_exit(Exit::Usage, "read the certificate")?;
     let leaf = chain.first().ok_or_else(|| Failure::new(Exit::Usage, "the file holds no certificate"))?;
     let custodian = CustodianRecord {
         id,
         certificate_sha256: CertificateId::of(leaf).0,
+        role,
         state: ModuleState::Active,
         created_at_ms: now_ms(),
     };
     desk.registry.register_custodian(&custodian).await.stored("register the custodian")?;
-    say(format_args!("custodian {} registered", custodian.id));
+    say(format_args!("{} {} registered", role.name(), custodian.id));
     Ok(())
 }
 
@@ -84,11 +92,12 @@ async fn list(desk: &Desk, listing: &Listing) -> Result<(), Failure> {
     let rows = custodians.iter().map(|custodian| {
         json!({
             "id": custodian.id.as_str(),
+            "role": custodian.role.name(),
             "state": custodian.state.name(),
             "certificate_sha256": CertificateId(custodian.certificate_sha256).to_string(),
             "created_at": moment(custodian.created_at_ms),
         })
     });
-    listing.print(&["id", "state", "certificate_sha256", "created_at"], rows.collect());
+    listing.print(&["id", "role", "state", "certificate_sha256", "created_at"], rows.collect());
     Ok(())
 }

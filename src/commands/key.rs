@@ -1,9 +1,13 @@
 //! `warifu key`: the registry of base derivation keys, and the ceremonies that make them.
 
 mod ceremony;
+mod destroy;
 mod export_ik;
+mod init;
 mod new_file;
+mod people;
 mod transcript;
+mod witness;
 
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
@@ -27,8 +31,11 @@ use crate::config::Server;
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::rpc::scheme_name;
 use crate::{custody, hsm};
-use ceremony::{Ceremony, Company, Destroy, Init};
+use ceremony::Ceremony;
+use destroy::Destroy;
 use export_ik::ExportIk;
+use init::Init;
+use people::Company;
 use transcript::TranscriptCommand;
 
 /// Register base derivation keys and change their state.

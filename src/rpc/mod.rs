@@ -3,6 +3,7 @@
 mod batches;
 mod comm_module;
 mod convert;
+mod keys;
 mod limits;
 mod status;
 
@@ -18,12 +19,14 @@ use tonic_health::server::HealthReporter;
 use warifu_actors::House;
 use warifu_sdk::wire::FILE_DESCRIPTOR_SET;
 use warifu_sdk::wire::v1::comm_module_service_server::{CommModuleServiceServer, SERVICE_NAME};
+use warifu_sdk::wire::v1::key_service_server::KeyServiceServer;
 
 use crate::app::Posture;
 use crate::config;
 use crate::readiness::Readiness;
 use crate::tls::Wire;
 use comm_module::CommModuleEdge;
+use keys::KeyEdge;
 use limits::CallLimits;
 
 pub(crate) use convert::scheme_name;
@@ -65,7 +68,8 @@ impl Services {
         let edge = CommModuleServiceServer::new(CommModuleEdge::new(house.clone(), posture))
             .max_decoding_message_size(settings.max_message_bytes)
             .max_encoding_message_size(MAX_ANSWER);
-        let mut routes = Routes::new(edge).add_service(health);
+        let keys = KeyServiceServer::new(KeyEdge(house.clone())).max_decoding_message_size(settings.max_message_bytes);
+        let mut routes = Routes::new(edge).add_service(keys).add_service(health);
         if settings.reflection || posture == Posture::Dev {
             let describe = || {
                 tonic_reflection::server::Builder::configure()

@@ -37,9 +37,12 @@ pub(super) const fn code(refusal: Refusal) -> Code {
         | Refusal::FrameRefused
         | Refusal::CardInvalid => Code::InvalidArgument,
         Refusal::ModuleUnknown => Code::Unauthenticated,
+        Refusal::NotPermitted => Code::PermissionDenied,
         Refusal::RequestIdReused | Refusal::FrameReplayed => Code::AlreadyExists,
-        Refusal::DeviceUnknown => Code::NotFound,
-        Refusal::DeviceNotActive | Refusal::KeyNotActive | Refusal::ModeNotAllowed => Code::FailedPrecondition,
+        Refusal::DeviceUnknown | Refusal::KeyUnknown => Code::NotFound,
+        Refusal::DeviceNotActive | Refusal::KeyNotActive | Refusal::KeyMoveIllegal | Refusal::ModeNotAllowed => {
+            Code::FailedPrecondition
+        }
         Refusal::Busy | Refusal::TokensExhausted => Code::ResourceExhausted,
         Refusal::TimedOut => Code::DeadlineExceeded,
         Refusal::HsmUnavailable | Refusal::StoreUnavailable | Refusal::AuditUnavailable | Refusal::Draining => {
@@ -84,6 +87,9 @@ mod tests {
             (Refusal::DeviceUnknown, Code::NotFound),
             (Refusal::DeviceNotActive, Code::FailedPrecondition),
             (Refusal::KeyNotActive, Code::FailedPrecondition),
+            (Refusal::NotPermitted, Code::PermissionDenied),
+            (Refusal::KeyUnknown, Code::NotFound),
+            (Refusal::KeyMoveIllegal, Code::FailedPrecondition),
             (Refusal::CounterIllegal, Code::InvalidArgument),
             (Refusal::FrameReplayed, Code::AlreadyExists),
             (Refusal::FrameRefused, Code::InvalidArgument),

@@ -12,6 +12,7 @@ use super::custodian::{self, CustodianRecord};
 use super::device::DeviceRecord;
 use super::error::{Failure, StoreError};
 use super::ik_export::{self, IkExport};
+use super::key_proposal::{self, KeyProposal};
 use super::merchant::MerchantRecord;
 use super::module::{ModuleRecord, ModuleState};
 use super::{Store, bulk, lease, merchant, module};
@@ -61,6 +62,11 @@ enum Change<'a> {
         id: &'a CustodianId,
     },
     ExportIk(&'a IkExport),
+    Propose(&'a KeyProposal),
+    Second {
+        first: &'a KeyProposal,
+        by: &'a CustodianId,
+    },
     /// Nothing: the record is all there is.
     Note(&'a Record),
 }
@@ -144,6 +150,22 @@ impl Registry {
         self.make(Change::BlockCustodian { id }, at_ms).await
     }
 
+    /// Writes down that a custodian wants a key changed.
+    ///
+    /// # Errors
+    /// Those of the data store.
+    pub async fn propose_key_change(&self, proposal: &KeyProposal) -> Result<(), StoreError> {
+        self.make(Change::Propose(proposal), proposal.at_ms).await
+    }
+
+    /// Makes a change that one custodian proposed and another one wants, too.
+    ///
+    /// # Errors
+    /// `NotFound` if it is not proposed any more; else as [`Registry::set_bdk_state`].
+    pub async fn second_key_change(&self, first: &KeyProposal, by: &CustodianId, at_ms: i64) -> Result<(), StoreError> {
+        self.make(Change::Second { first, by }, at_ms).await
+    }
+
     /// Writes down that an initial key leaves, before it does.
     ///
     /// # Errors
@@ -221,13 +243,11 @@ impl Change<'_> {
                 }
                 bdk::insert(txn, new).await?;
             }
-            Self::MoveBdk { bdk: id, to, .. } => {
-                let found = bdk::by_id(txn, id).await?;
-                let found = found.ok_or(Undone::Refused(StoreError::NotFound("key")))?;
-                let to = found.state.become_state(*to).map_err(|error| Undone::Refused(error.into()))?;
-                if !bdk::move_state(txn, &found, to, at_ms).await? {
-                    return Err(bulk::changed_meanwhile().into());
-                }
+            Self::MoveBdk { bdk, to, .. } => move_bdk(txn, bdk, *to, at_ms).await?,
+            Self::Propose(proposal) => key_proposal::put(txn, proposal).await?,
+            Self::Second { first, .. } => {
+                known(key_proposal::take(txn, first).await?, "proposal")?;
+                move_bdk(txn, &first.key, first.to, at_ms).await?;
             }
             Self::NewCustodian(new) => custodian::insert(txn, new).await?,
             Self::BlockCustodian { id } => known(custodian::block(txn, id).await?, "custodian")?,
@@ -242,7 +262,7 @@ impl Change<'_> {
             Self::NewMerchant(_) => "merchant",
             Self::NewModule(_) | Self::Block(_) => "module",
             Self::NewDevice(_) | Self::Move { .. } => "device",
-            Self::NewBdk(_) | Self::MoveBdk { .. } => "key",
+            Self::NewBdk(_) | Self::MoveBdk { .. } | Self::Propose(_) | Self::Second { .. } => "key",
             Self::NewCustodian(_) | Self::BlockCustodian { .. } => "custodian",
             Self::ExportIk(_) => "export",
             Self::Note(_) => "record",
@@ -285,9 +305,17 @@ impl Change<'_> {
                 record.key = Some(bdk.to_string());
                 record.because(format_args!("key became {}{}", to.name(), because.tail()))
             }
+            Self::Propose(KeyProposal { key, to, because, by, .. }) => {
+                record.key = Some(key.to_string());
+                record.because(format_args!("key to become {}{}, proposed by {by}", to.name(), because.tail()))
+            }
+            Self::Second { first: KeyProposal { key, to, because, by: first, .. }, by } => {
+                record.key = Some(key.to_string());
+                record.because(format_args!("key became {}{}, by {first} and {by}", to.name(), because.tail()))
+            }
             Self::NewCustodian(new) => {
                 let certificate = super::words::hex(&new.certificate_sha256);
-                record.because(format_args!("custodian {} registered, certificate {certificate}", new.id))
+                record.because(format_args!("{} {} registered, certificate {certificate}", new.role.name(), new.id))
             }
             Self::BlockCustodian { id } => record.because(format_args!("custodian {id} blocked")),
             Self::ExportIk(export) => {
@@ -299,6 +327,17 @@ impl Change<'_> {
             Self::Note(note) => (*note).clone(),
         }
     }
+}
+
+/// Moves a key, if its life has that move.
+async fn move_bdk(txn: &DatabaseTransaction, id: &BdkId, to: custody::State, at_ms: i64) -> Result<(), Undone> {
+    let found = bdk::by_id(txn, id).await?;
+    let found = found.ok_or(Undone::Refused(StoreError::NotFound("key")))?;
+    let to = found.state.become_state(to).map_err(|error| Undone::Refused(error.into()))?;
+    if !bdk::move_state(txn, &found, to, at_ms).await? {
+        return Err(bulk::changed_meanwhile().into());
+    }
+    Ok(())
 }
 
 /// Why a key leaves its use.

@@ -1,6 +1,7 @@
 //! Keys, the people who carry their parts, and initial keys that left, as the registry keeps them.
 
 use warifu_actors::record::Kind;
+use warifu_actors::store::custodian::Role;
 use warifu_actors::store::{BdkRecord, CustodianRecord, IkExport, KeyReason, ModuleState, StoreError};
 use warifu_core::custody::{Environment, KeyProof, Purpose, State};
 use warifu_core::key::KeyLen;
@@ -91,6 +92,7 @@ async fn a_key_and_a_person_are_registered_once_and_for_somebody() {
         let person = |id: &str, certificate| CustodianRecord {
             id: CustodianId::parse(id).unwrap(),
             certificate_sha256: [certificate; 32],
+            role: Role::Custodian,
             state: ModuleState::Active,
             created_at_ms: AT_MS,
         };

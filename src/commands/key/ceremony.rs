@@ -1,13 +1,9 @@
-//! `warifu key ceremony` and `warifu key destroy`: what takes two people. First the dialogue, then the registry, then the
-//! HSM, then the transcript; each step can be taken again, so that a ceremony that was cut off is simply held again.
-
-mod witness;
-
-use std::path::PathBuf;
+//! `warifu key ceremony`: a new key. First the dialogue, then the registry, then the HSM, then the transcript; each step can
+//! be taken again, so that a ceremony that was cut off is simply held again.
 
 use clap::{Args, ValueEnum};
-use warifu_actors::store::{BdkRecord, KeyReason};
-use warifu_core::custody::{Environment, KeyProof, Purpose, State};
+use warifu_actors::store::BdkRecord;
+use warifu_core::custody::{KeyProof, Purpose, State};
 use warifu_core::kcv::Kcv;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
@@ -15,51 +11,18 @@ use warifu_core::merchant::{BdkId, MerchantId};
 use warifu_hsm::pkcs11::{Slot, bdk_label, kbpk_label, provision};
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm as _, HsmError};
 
-use super::new_file::NewFile;
+use super::people::{People, still_admitted};
+use super::witness::{Attended, Subject, Witness};
 use super::{configured, identified};
 use crate::ceremony::{
-    Admitted, CeremonyError, DESTROYED, Dialogue, Door, Gathered, Language, MADE_IN_HSM, MADE_OF_COMPONENTS,
-    MADE_OF_DRAWN, NotAdmitted, Plan, Source, attend, gather, kind,
+    CeremonyError, Dialogue, Door, Gathered, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_DRAWN, Source, gather, kind,
 };
 use crate::commands::device::date;
 use crate::commands::output::{remark, say};
 use crate::commands::registry::{Desk, Stored as _, now_ms};
+use crate::custody;
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{self, close_slot, open_slot_counted};
-use crate::{custody, process};
-use witness::{Attended, Subject, Witness};
-
-/// Fewest people it takes.
-const FEWEST: u8 = 2;
-
-/// What is spoken with whom.
-#[derive(Args)]
-pub(super) struct Company {
-    /// What is spoken.
-    #[arg(long, value_enum, default_value_t = Language::En)]
-    lang: Language,
-    /// Read the answers from standard input, one a line: in the test environment only.
-    #[arg(long)]
-    script: bool,
-}
-
-/// The people of a ceremony.
-#[derive(Args)]
-pub(super) struct People {
-    /// How many custodians take part.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = FEWEST,
-        value_parser = clap::value_parser!(u8).range(i64::from(FEWEST)..=9)
-    )]
-    custodians: u8,
-    /// Where the signed transcript goes.
-    #[arg(long, value_name = "FILE")]
-    transcript: PathBuf,
-    #[command(flatten)]
-    company: Company,
-}
 
 #[derive(Args)]
 pub(super) struct Ceremony {
@@ -99,61 +62,6 @@ enum Origin {
     Hsm,
 }
 
-#[derive(Args)]
-pub(super) struct Destroy {
-    /// The key's id.
-    #[arg(value_parser = BdkId::parse)]
-    id: BdkId,
-    #[command(flatten)]
-    people: People,
-}
-
-impl Company {
-    /// Whoever answers, and the door they come in by. Nothing is typed before it is known that it will not be swapped out.
-    pub(super) async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door), Failure> {
-        let dialogue = match (self.script, desk.config.server.environment) {
-            (true, Environment::Test) => Dialogue::Script,
-            (true, Environment::Live) => {
-                return Err(Failure::new(Exit::Usage, "--script is for the test environment: people make live keys"));
-            }
-            (false, _) => Dialogue::with_people().ok_or_else(|| {
-                Failure::new(Exit::Usage, "custodians answer at a terminal; --script is for the test environment")
-            })?,
-        };
-        process::lock_memory().or_exit(Exit::Usage, "keep components out of swap; give this account CAP_IPC_LOCK")?;
-        let roster = desk.store.custodians().await.stored("list the custodians")?;
-        let door = Door::new(roster, &desk.config.tls.client_ca).or_exit(Exit::Usage, "use tls.client_ca")?;
-        Ok((dialogue, door))
-    }
-
-    pub(super) fn language(&self) -> Language {
-        self.lang
-    }
-}
-
-impl People {
-    async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door, NewFile), Failure> {
-        let transcript = NewFile::at(&self.transcript)?;
-        let (dialogue, door) = self.company.assemble(desk).await?;
-        Ok((dialogue, door, transcript))
-    }
-
-    fn attend(&self, what: &str, dialogue: Dialogue, door: &mut Door) -> Result<Vec<(Admitted, i64)>, CeremonyError> {
-        attend(what, self.custodians.into(), self.company.language(), dialogue, door, now_ms)
-    }
-
-    fn plan<'a>(&self, spec: &'a BdkSpec, expected: Option<&str>) -> Plan<'a> {
-        Plan {
-            key: spec.id.as_str(),
-            scheme: spec.scheme,
-            len: spec.len,
-            custodians: usize::from(self.custodians),
-            expected: expected.map(str::to_owned),
-            language: self.company.language(),
-        }
-    }
-}
-
 impl Ceremony {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
         let spec = &self.spec(desk)?;
@@ -164,7 +72,7 @@ impl Ceremony {
             Origin::Hsm => self.make(witness, spec, dialogue, door, before).await?,
             Origin::Components | Origin::Drawn => self.load(witness, spec, dialogue, door, before).await?,
         };
-        say(self.people.company.language().done(kcv.as_deref().unwrap_or("-")));
+        say(self.people.language().done(kcv.as_deref().unwrap_or("-")));
         remark(format_args!("next: warifu key activate {}", self.id));
         Ok(())
     }
@@ -272,7 +180,7 @@ impl Ceremony {
     /// Components out of the slot's generator.
     async fn draw(&self, witness: &Witness<'_>, len: KeyLen) -> Result<Vec<KeyBytes>, Failure> {
         let (drawn, calls) = hsm::use_once(&witness.desk.config.hsm, "draw components", |_, session| {
-            (0..self.people.custodians)
+            (0..self.people.custodians())
                 .map(|_| {
                     let mut outcome = Ok(());
                     let component = KeyBytes::filled(len, |bytes| outcome = session.random(bytes));
@@ -297,7 +205,7 @@ impl Ceremony {
         if self.kcv.is_some() {
             return Err(Failure::new(Exit::Usage, "nobody knows the check value of a key the HSM is yet to make"));
         }
-        let words = self.people.company.language();
+        let words = self.people.language();
         let making = words.making(self.id.as_str(), &kind(spec.scheme, spec.len));
         let people = match self.people.attend(&making, dialogue, &mut door) {
             Ok(people) => people,
@@ -407,15 +315,6 @@ impl Ceremony {
     }
 }
 
-/// Whether the people who were let in may still take part, now that they have typed.
-async fn still_admitted<'a>(
-    desk: &Desk,
-    mut people: impl Iterator<Item = &'a Admitted>,
-) -> Result<Result<(), NotAdmitted>, Failure> {
-    let roster = desk.store.custodians().await.stored("list the custodians")?;
-    Ok(people.try_for_each(|person| person.still(&roster)))
-}
-
 /// Puts the key into the slot, unless an earlier try did, and has the slot prove it. Nothing that is there is destroyed, but
 /// one of the two objects of a TDES key, which a try left that was cut off between them: it was never in use.
 fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: KeyProof) -> Result<(), HsmError> {
@@ -446,98 +345,4 @@ fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: Key
             Purpose::Kbpk => provision::destroy_kbpk(slot, &spec.id),
         };
     })
-}
-
-#[derive(Args)]
-pub(super) struct Init {
-    #[command(flatten)]
-    people: People,
-}
-
-impl Init {
-    pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
-        let (dialogue, mut door, transcript) = self.people.assemble(desk).await?;
-        let witness = Witness::new(desk, Subject::service_keys(), None, transcript);
-        let words = self.people.company.language();
-        let people = match self.people.attend(&words.service_keys(), dialogue, &mut door) {
-            Ok(people) => people,
-            Err(error) => return Err(witness.gave_up(&error).await?),
-        };
-        let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
-        let text = witness.transcript(MADE_IN_HSM, attended, None, None)?;
-        let mut calls = CallTally::default();
-        let made = open_slot_counted(&desk.config.hsm, &mut calls).and_then(|slot| {
-            let made = provision::create_service_keys(&slot).and_then(|()| {
-                let mut session = slot.session(&[])?;
-                Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
-            });
-            calls.add(&slot.take_calls());
-            calls.add(&close_slot(slot));
-            made.or_exit(Exit::Hsm, "make the keys every server needs")
-        });
-        match made {
-            Ok(signed) => witness.sign_off(text, signed, &calls).await?,
-            Err(failure) => {
-                witness.failed(&failure, &calls).await?;
-                return Err(failure);
-            }
-        }
-        say(words.service_keys_made());
-        Ok(())
-    }
-}
-
-impl Destroy {
-    pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
-        let known = desk.store.bdks().await.stored("look the key up")?.into_iter().find(|known| known.id == self.id);
-        let known = known.ok_or_else(|| Failure::new(Exit::Refused, "there is no such key"))?;
-        custody::belongs(&known, desk.config.server.environment)?;
-        if known.state != State::Destroyed {
-            known.state.become_state(State::Destroyed).or_exit(Exit::Refused, "destroy the key")?;
-        }
-        if configured(desk, &known.id).is_ok() {
-            return Err(Failure::new(
-                Exit::Refused,
-                format_args!(
-                    "servers still look for the key {0}: take its [[bdk]] out of every configuration, and restart them first",
-                    known.id
-                ),
-            ));
-        }
-        let mode = DecryptionMode::Hardware;
-        let spec = BdkSpec { id: known.id.clone(), scheme: known.scheme, len: known.len, mode, proof: None };
-        let (dialogue, mut door, transcript) = self.people.assemble(desk).await?;
-        let witness = Witness::new(desk, Subject::key(&spec), known.merchant.as_ref(), transcript);
-        let words = self.people.company.language();
-        let people = match self.people.attend(&words.destroying(known.id.as_str()), dialogue, &mut door) {
-            Ok(people) => people,
-            Err(error) => return Err(witness.gave_up(&error).await?),
-        };
-        if let Err(error) = still_admitted(desk, people.iter().map(|(person, _)| person)).await? {
-            return Err(witness.gave_up(&error.into()).await?);
-        }
-        // The registry first: a key that is half destroyed is destroyed again, never used again.
-        if known.state != State::Destroyed {
-            let moved = desk.registry.set_bdk_state(&known.id, State::Destroyed, KeyReason::Planned, now_ms()).await;
-            moved.stored("destroy the key")?;
-        }
-        let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
-        let text = witness.transcript(DESTROYED, attended, None, Some(known.proof))?;
-        let (destroyed, calls) = hsm::use_once(&desk.config.hsm, "destroy the key", |slot, session| {
-            match known.purpose {
-                Purpose::Bdk => provision::destroy_bdk(slot, &known.id)?,
-                Purpose::Kbpk => provision::destroy_kbpk(slot, &known.id)?,
-            }
-            Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
-        });
-        match destroyed {
-            Ok(signed) => witness.sign_off(text, signed, &calls).await?,
-            Err(failure) => {
-                witness.failed(&failure, &calls).await?;
-                return Err(failure);
-            }
-        }
-        say(self.people.company.language().destroyed(known.id.as_str()));
-        Ok(())
-    }
 }

@@ -11,8 +11,8 @@ use warifu_core::merchant::{BdkId, DeviceId};
 use warifu_hsm::pkcs11::KbpkSpec;
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode};
 
-use super::ceremony::Company;
 use super::new_file::NewFile;
+use super::people::Company;
 use crate::ceremony::attend;
 use crate::commands::output::say;
 use crate::commands::registry::{Desk, Stored as _, now_ms};

@@ -40,8 +40,18 @@ impl MigrationTrait for Step {
         table.table("custodian");
         table.col(ColumnDef::new("id").text().not_null().primary_key());
         table.col(ColumnDef::new("certificate_sha256").text().not_null().unique_key());
+        table.col(ColumnDef::new("role").text().not_null());
         table.col(ColumnDef::new("state").text().not_null());
         table.col(ColumnDef::new("created_at_ms").big_integer().not_null());
+        manager.create_table(table).await?;
+
+        let mut table = Table::create();
+        table.table("key_proposal");
+        table.col(ColumnDef::new("key_id").text().not_null().primary_key());
+        table.col(ColumnDef::new("to_state").text().not_null());
+        table.col(ColumnDef::new("compromised").big_integer().not_null());
+        table.col(ColumnDef::new("custodian_id").text().not_null());
+        table.col(ColumnDef::new("at_ms").big_integer().not_null());
         manager.create_table(table).await?;
 
         let mut table = Table::create();

@@ -7,7 +7,7 @@ use warifu_core::kcv::Kcv;
 use warifu_core::merchant::MerchantId;
 use warifu_hsm::{BdkSpec, CallTally, Signature};
 
-use super::super::new_file::NewFile;
+use super::new_file::NewFile;
 use crate::ceremony::{Admitted, CeremonyError, FORM, Part, Signed, Transcript};
 use crate::commands::output::moment;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
