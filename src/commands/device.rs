@@ -11,7 +11,7 @@ use warifu_core::ksn::{Ksn, Scheme};
 use warifu_core::merchant::{BdkId, DeviceId, MerchantId};
 use warifu_core::replay::{KsnGuard, MAX_WINDOW};
 
-use super::output::{Listing, moment, say};
+use super::output::{Listing, facts, moment, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use crate::cli::ConfigFile;
 use crate::exit::{Exit, Failure};
@@ -281,16 +281,7 @@ async fn list(desk: &Desk, listing: &Listing) -> Result<(), Failure> {
 async fn show(desk: &Desk, id: &DeviceId, json: bool) -> Result<(), Failure> {
     let device = desk.store.device(id).await.stored("look the device up")?;
     let device = device.ok_or_else(|| Failure::new(Exit::Refused, "there is no such device"))?;
-    let facts = described(&device);
-    if json {
-        say(facts);
-    } else if let Value::Object(facts) = facts {
-        facts.iter().for_each(|(name, value)| match value {
-            Value::String(text) => say(format_args!("{name:20}{text}")),
-            Value::Null => say(format_args!("{name:20}-")),
-            other => say(format_args!("{name:20}{other}")),
-        });
-    }
+    facts(described(&device), json);
     Ok(())
 }
 

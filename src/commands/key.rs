@@ -9,6 +9,8 @@ mod people;
 mod transcript;
 mod witness;
 
+use std::sync::Arc;
+
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use warifu_actors::record::{Kind, Record};
@@ -21,7 +23,7 @@ use warifu_hsm::pkcs11::Slot;
 use warifu_hsm::{BdkSpec, DecryptionMode, HsmError};
 
 use super::device::date;
-use super::output::{Listing, moment, remark, say};
+use super::output::{Listing, facts, moment, remark, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use super::softhsm_env;
 use crate::app::harden;
@@ -214,6 +216,12 @@ impl Register {
     }
 }
 
+/// The key of the registry with this id.
+async fn known(desk: &Desk, id: &BdkId) -> Result<Arc<BdkRecord>, Failure> {
+    let key = desk.store.bdk(id).await.stored("look the key up")?;
+    key.ok_or_else(|| Failure::new(Exit::Refused, format_args!("there is no key {id}")))
+}
+
 /// The key of the configuration with this id.
 fn configured<'a>(desk: &'a Desk, id: &BdkId) -> Result<&'a BdkSpec, Failure> {
     let found = desk.config.bdks.iter().find(|spec| spec.id == *id);
@@ -260,10 +268,8 @@ fn agreed(expected: Option<&str>, shown: Option<Kcv>) -> Result<Option<String>, 
 
 /// A key is taken into use the first time only where the slot has it.
 async fn activate(desk: &Desk, id: &BdkId) -> Result<(), Failure> {
-    let keys = desk.store.bdks().await.stored("look the key up")?;
-    let key = keys.iter().find(|key| key.id == *id);
-    let key = key.ok_or_else(|| Failure::new(Exit::Refused, "there is no such key"))?;
-    custody::belongs(key, desk.config.server.environment)?;
+    let key = known(desk, id).await?;
+    custody::belongs(&key, desk.config.server.environment)?;
     if key.state == State::PreActive {
         let spec = match key.purpose {
             Purpose::Bdk => configured(desk, id)?.clone(),
@@ -295,19 +301,8 @@ async fn list(desk: &Desk, listing: &Listing) -> Result<(), Failure> {
 }
 
 async fn show(desk: &Desk, id: &BdkId, json: bool) -> Result<(), Failure> {
-    let keys = desk.store.bdks().await.stored("look the key up")?;
-    let key = keys.iter().find(|key| key.id == *id);
-    let key = key.ok_or_else(|| Failure::new(Exit::Refused, "there is no such key"))?;
-    let facts = described(key);
-    if json {
-        say(facts);
-    } else if let Value::Object(facts) = facts {
-        facts.iter().for_each(|(name, value)| match value {
-            Value::String(text) => say(format_args!("{name:20}{text}")),
-            Value::Null => say(format_args!("{name:20}-")),
-            other => say(format_args!("{name:20}{other}")),
-        });
-    }
+    let key = known(desk, id).await?;
+    facts(described(&key), json);
     Ok(())
 }
 

@@ -18,6 +18,16 @@ pub(crate) fn remark(line: impl Display) {
     let _ = writeln!(io::stderr(), "{line}");
 }
 
+/// Prints what is known of one thing: an object, as JSON or one fact a line.
+pub(crate) fn facts(facts: Value, json: bool) {
+    match facts {
+        Value::Object(facts) if !json => {
+            facts.iter().for_each(|(name, value)| say(format_args!("{name:20}{}", cell(value))));
+        }
+        facts => say(facts),
+    }
+}
+
 /// How a list is wanted.
 #[derive(clap::Args)]
 pub(crate) struct Listing {

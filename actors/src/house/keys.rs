@@ -1,5 +1,7 @@
 //! What people who keep keys may ask of the house: to see them, and, two of them together, to change one.
 
+use std::sync::Arc;
+
 use warifu_core::custody::State;
 use warifu_core::merchant::{BdkId, CustodianId};
 use warifu_core::refusal::Refusal;
@@ -29,7 +31,7 @@ pub struct KeyChange {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyChanged {
     /// The key as it is now.
-    pub key: BdkRecord,
+    pub key: Arc<BdkRecord>,
     /// Whether it was changed; else another custodian is waited for.
     pub changed: bool,
     /// Who took part.
@@ -102,9 +104,8 @@ impl House {
         Ok(KeyChanged { key: self.key(&key).await?, changed: seconded.is_some(), custodians })
     }
 
-    async fn key(&self, id: &BdkId) -> Result<BdkRecord, Refusal> {
-        let known = self.keys().await?.into_iter().find(|key| key.id == *id);
-        known.ok_or_else(|| told(Refusal::KeyUnknown))
+    async fn key(&self, id: &BdkId) -> Result<Arc<BdkRecord>, Refusal> {
+        self.0.store.bdk(id).await.map_err(refused)?.ok_or_else(|| told(Refusal::KeyUnknown))
     }
 }
 

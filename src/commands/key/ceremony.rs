@@ -1,6 +1,8 @@
 //! `warifu key ceremony`: a new key. First the dialogue, then the registry, then the HSM, then the transcript; each step can
 //! be taken again, so that a ceremony that was cut off is simply held again.
 
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 use warifu_actors::store::BdkRecord;
 use warifu_core::custody::{KeyProof, Purpose, State};
@@ -98,9 +100,8 @@ impl Ceremony {
     }
 
     /// The key as a ceremony that was cut off left it in the registry, if one did.
-    async fn registered(&self, desk: &Desk) -> Result<Option<BdkRecord>, Failure> {
-        let known = desk.store.bdks().await.stored("list the keys")?.into_iter().find(|known| known.id == self.id);
-        match known {
+    async fn registered(&self, desk: &Desk) -> Result<Option<Arc<BdkRecord>>, Failure> {
+        match desk.store.bdk(&self.id).await.stored("look the key up")? {
             Some(known) if known.state != State::PreActive => Err(Failure::new(
                 Exit::Refused,
                 format_args!("the key {} is {}: a new key takes a new id", self.id, known.state.name()),
@@ -133,7 +134,7 @@ impl Ceremony {
         spec: &BdkSpec,
         dialogue: Dialogue,
         mut door: Door,
-        before: Option<BdkRecord>,
+        before: Option<Arc<BdkRecord>>,
     ) -> Result<Option<String>, Failure> {
         let desk = witness.desk;
         let source = match self.from {
@@ -199,7 +200,7 @@ impl Ceremony {
         spec: &BdkSpec,
         dialogue: Dialogue,
         mut door: Door,
-        before: Option<BdkRecord>,
+        before: Option<Arc<BdkRecord>>,
     ) -> Result<Option<String>, Failure> {
         let desk = witness.desk;
         if self.kcv.is_some() {
@@ -273,7 +274,7 @@ impl Ceremony {
         spec: &BdkSpec,
         proof: KeyProof,
         kcv: Option<Kcv>,
-        before: Option<BdkRecord>,
+        before: Option<Arc<BdkRecord>>,
     ) -> Result<(), Failure> {
         let desk = witness.desk;
         if let Some(before) = before {

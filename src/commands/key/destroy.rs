@@ -7,9 +7,9 @@ use warifu_core::merchant::BdkId;
 use warifu_hsm::pkcs11::provision;
 use warifu_hsm::{BdkSpec, DecryptionMode};
 
-use super::configured;
 use super::people::{People, still_admitted};
 use super::witness::{Attended, Subject, Witness};
+use super::{configured, known};
 use crate::ceremony::DESTROYED;
 use crate::commands::output::say;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
@@ -27,8 +27,7 @@ pub(super) struct Destroy {
 
 impl Destroy {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
-        let known = desk.store.bdks().await.stored("look the key up")?.into_iter().find(|known| known.id == self.id);
-        let known = known.ok_or_else(|| Failure::new(Exit::Refused, "there is no such key"))?;
+        let known = known(desk, &self.id).await?;
         custody::belongs(&known, desk.config.server.environment)?;
         if known.state != State::Destroyed {
             known.state.become_state(State::Destroyed).or_exit(Exit::Refused, "destroy the key")?;

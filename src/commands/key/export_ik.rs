@@ -1,6 +1,7 @@
 //! `warifu key export-ik`: a device's initial key for the facility that injects it, sealed under the facility's key.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use warifu_actors::record::{Kind, Record};
@@ -11,6 +12,7 @@ use warifu_core::merchant::{BdkId, DeviceId};
 use warifu_hsm::pkcs11::KbpkSpec;
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode};
 
+use super::known;
 use super::new_file::NewFile;
 use super::people::Company;
 use crate::ceremony::attend;
@@ -41,9 +43,8 @@ impl ExportIk {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
         let device = desk.store.device(&self.device).await.stored("look the device up")?;
         let device = device.ok_or_else(|| Failure::new(Exit::Refused, "there is no such device"))?;
-        let keys = desk.store.bdks().await.stored("look the keys up")?;
-        let bdk = usable(&keys, &device.bdk, Purpose::Bdk, &[State::PreActive, State::Active])?;
-        let kbpk = usable(&keys, &self.kbpk, Purpose::Kbpk, &[State::Active])?;
+        let bdk = &*usable(desk, &device.bdk, Purpose::Bdk, &[State::PreActive, State::Active]).await?;
+        let kbpk = &*usable(desk, &self.kbpk, Purpose::Kbpk, &[State::Active]).await?;
         for key in [bdk, kbpk] {
             custody::belongs(key, desk.config.server.environment)?;
         }
@@ -110,10 +111,11 @@ impl ExportIk {
     }
 }
 
-fn usable<'a>(keys: &'a [BdkRecord], id: &BdkId, purpose: Purpose, states: &[State]) -> Result<&'a BdkRecord, Failure> {
-    let found = keys.iter().find(|key| key.id == *id && key.purpose == purpose);
-    let found =
-        found.ok_or_else(|| Failure::new(Exit::Refused, format_args!("there is no {} {id}", purpose.name())))?;
+async fn usable(desk: &Desk, id: &BdkId, purpose: Purpose, states: &[State]) -> Result<Arc<BdkRecord>, Failure> {
+    let found = known(desk, id).await?;
+    if found.purpose != purpose {
+        return Err(Failure::new(Exit::Refused, format_args!("the key {id} is no {}", purpose.name())));
+    }
     match states.contains(&found.state) {
         true => Ok(found),
         false => Err(Failure::new(Exit::Refused, format_args!("the key {id} is {}", found.state.name()))),
