@@ -553,7 +553,11 @@ async fn an_operator_sees_keys_and_two_custodians_change_one_over_the_network() 
     let url = format!("sqlite://{}", server.dir().join("warifu.db").display());
     database::execute(&url, "UPDATE key_proposal SET at_ms = at_ms - 600000").await;
     assert!(!other.change_key(resume()).await.unwrap().into_inner().changed);
+    database::execute(&url, "DELETE FROM key_proposal").await;
+    assert!(!one.change_key(resume()).await.unwrap().into_inner().changed);
     server.operated(&["custodian", "block", "aiko"]);
+    let second = other.change_key(resume()).await.unwrap().into_inner();
+    assert!(!second.changed && second.custodians == ["botan"], "the wish of somebody blocked counts no more");
     assert_eq!(reason(&one.change_key(resume()).await.unwrap_err()), "NOT_PERMITTED");
     let told: Vec<String> = server
         .audit_records()
@@ -563,4 +567,5 @@ async fn an_operator_sees_keys_and_two_custodians_change_one_over_the_network() 
         .collect();
     assert!(told.contains(&"key to become suspended, proposed by aiko".to_owned()), "{told:?}");
     assert!(told.contains(&"key became suspended, by aiko and botan".to_owned()), "{told:?}");
+    assert!(told.contains(&"the caller may not do this, asked by olga".to_owned()), "{told:?}");
 }

@@ -7,6 +7,7 @@ use warifu_core::merchant::{BdkId, CustodianId};
 use warifu_core::refusal::Refusal;
 
 use super::{House, count_refusal};
+use crate::record::Kind;
 use crate::refused::with_source;
 use crate::store::custodian::Role;
 use crate::store::{BdkRecord, CustodianRecord, KeyProposal, KeyReason, LogId, ModuleState, StoreError};
@@ -69,6 +70,17 @@ impl House {
     /// `NotPermitted` for an operator, `KeyUnknown`, `KeyMoveIllegal`, and those of a server that is stopping or without
     /// its store.
     pub async fn change_key(&self, by: &CustodianRecord, wanted: KeyChange) -> Result<KeyChanged, Refusal> {
+        let key = wanted.key.clone();
+        let changed = self.try_to_change(by, wanted).await;
+        if let Err(refusal) = changed {
+            let mut record = self.0.log.record(Kind::RequestRefused);
+            record.key = Some(key.to_string());
+            self.0.log.mention(record.because(format_args!("{}, asked by {}", refusal.message(), by.id)));
+        }
+        changed
+    }
+
+    async fn try_to_change(&self, by: &CustodianRecord, wanted: KeyChange) -> Result<KeyChanged, Refusal> {
         if *self.0.draining.borrow() {
             return Err(told(Refusal::Draining));
         }
@@ -87,9 +99,18 @@ impl House {
         let now_ms = i64::try_from(self.0.log.clock().now_ms()).unwrap_or(i64::MAX);
         let wanted = KeyProposal { key: key.clone(), to, because, by: by.id.clone(), at_ms: now_ms };
         let before = self.0.store.key_proposal(&key).await.map_err(refused)?;
+        let roster = self.0.store.custodians().await.map_err(refused)?;
+        let still = |id: &CustodianId| {
+            let active =
+                |person: &CustodianRecord| person.role == Role::Custodian && person.state == ModuleState::Active;
+            roster.iter().any(|person| person.id == *id && active(person))
+        };
         let seconded = before.filter(|before| {
             let fresh = now_ms.saturating_sub(before.at_ms) < WAITS_MS;
-            fresh && before.by != wanted.by && (before.to, before.because) == (wanted.to, wanted.because)
+            fresh
+                && before.by != wanted.by
+                && still(&before.by)
+                && (before.to, before.because) == (wanted.to, wanted.because)
         });
         let custodians = match &seconded {
             Some(first) => {
