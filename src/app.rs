@@ -20,6 +20,7 @@ use warifu_actors::store::{Store, StoreError, WriterSettings};
 use warifu_hsm::software::SoftwareSlot;
 use warifu_hsm::{CallTally, HsmError};
 
+use crate::commands::vault;
 use crate::config::{AcquirerKind, Config, Server, StoreSettings};
 use crate::custody;
 use crate::exit::{Attempt as _, Exit, Failure};
@@ -101,7 +102,8 @@ impl App {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
         let mut calls = CallTally::default();
-        let hsm = match Backend::open(&config, software, &mut calls) {
+        let vaults = vault::needed(&store).await?;
+        let hsm = match Backend::open(&config, vaults, software, &mut calls) {
             Ok(hsm) => hsm,
             Err(failure) => {
                 note_calls(&config, &store, &calls, &failure).await;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    audit, bench, calc, config, custodian, dev, device, hsm, key, merchant, module, pki, sales, serve,
+    audit, bench, calc, config, custodian, dev, device, hsm, key, merchant, module, pki, sales, serve, vault,
 };
 use crate::config::{Config, ConfigError};
 use crate::exit::{Attempt as _, Exit, Failure};
@@ -51,6 +51,7 @@ enum Command {
     Module(module::ModuleCommand),
     Device(device::DeviceCommand),
     Key(key::KeyCommand),
+    Vault(vault::VaultCommand),
     Custodian(custodian::CustodianCommand),
     Sales(sales::SalesCommand),
     Audit(audit::AuditCommand),
@@ -86,6 +87,7 @@ impl Cli {
             Command::Module(command) => command.run(&file),
             Command::Device(command) => command.run(&file),
             Command::Key(command) => command.run(&file),
+            Command::Vault(command) => command.run(&file),
             Command::Custodian(command) => command.run(&file),
             Command::Sales(command) => command.run(&file),
             Command::Audit(command) => command.run(&file),
@@ -159,6 +161,10 @@ mod tests {
             "warifu key transcript verify t --public-key audit-key.hex --json",
             "warifu custodian add aiko --cert aiko.pem",
             "warifu key activate phone-2026",
+            "warifu vault show --json",
+            "warifu vault rotate --transcript t --custodians 3 --lang ja",
+            "warifu vault resume",
+            "warifu vault retire --transcript t",
             "warifu key deactivate phone-2026 --compromised",
             "warifu sales list --merchant shop --order 42 --json",
             "warifu audit export --out log.jsonl",

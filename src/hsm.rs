@@ -9,7 +9,7 @@ use warifu_core::secret::SecretBytes;
 use warifu_hsm::doctor::{self, Report, Restriction, Shortfall, Standing};
 use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, SlotFactory};
 use warifu_hsm::software::SoftwareSlot;
-use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm, HsmError, HsmFactory};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm, HsmError, HsmFactory, VaultSpec};
 
 use crate::config::{Config, HsmSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
@@ -83,14 +83,20 @@ pub(crate) enum Backend {
 impl Backend {
     /// The software backend if there is one, else the configured slot, which is examined: it must be able to open frames as
     /// every key is registered. Where that fails, `made` tells the calls made.
-    pub(crate) fn open(config: &Config, software: Option<SoftwareSlot>, made: &mut CallTally) -> Result<Self, Failure> {
+    pub(crate) fn open(
+        config: &Config,
+        vaults: Vec<VaultSpec>,
+        software: Option<SoftwareSlot>,
+        made: &mut CallTally,
+    ) -> Result<Self, Failure> {
         match software {
             Some(keys) => Ok(Self::Software(keys)),
             None => {
                 let slot = open_slot_counted(&config.hsm, made)?;
-                match examined(&slot, &config.bdks) {
+                let examined = examined(&slot, &config.bdks);
+                match examined.and_then(|report| has_vaults(&slot, &vaults).map(|()| report)) {
                     Ok(report) => {
-                        let door = Door::new(&slot, config.bdks.clone());
+                        let door = Door::new(&slot, config.bdks.clone(), vaults);
                         Ok(Self::Pkcs11 { slot, door, report: Box::new(report) })
                     }
                     Err(failure) => {
@@ -147,6 +153,15 @@ fn examined(slot: &Slot, bdks: &[BdkSpec]) -> Result<Report, Failure> {
     Ok(report)
 }
 
+/// Whether the slot has the vault keys that tokens are sealed and known by, and not others in their place.
+fn has_vaults(slot: &Slot, vaults: &[VaultSpec]) -> Result<(), Failure> {
+    let look = || -> Result<(), HsmError> {
+        let mut session = slot.session_with(&[], vaults)?;
+        vaults.iter().try_for_each(|spec| session.has_vault(spec.generation))
+    };
+    look().or_exit(Exit::Hsm, "find the vault keys")
+}
+
 /// What the audit log says of an examination.
 pub(crate) fn found(report: &Report) -> Vec<(&'static str, String)> {
     let modes: Vec<&str> = report.running().map(DecryptionMode::name).collect();
@@ -171,9 +186,9 @@ pub(crate) struct Door {
 }
 
 impl Door {
-    /// In front of a slot, with these base derivation keys.
-    pub(crate) fn new(slot: &Slot, bdks: Vec<BdkSpec>) -> Arc<Self> {
-        Arc::new(Self { factory: Mutex::new(Some(Arc::new(slot.factory(bdks)))) })
+    /// In front of a slot, with these keys.
+    pub(crate) fn new(slot: &Slot, bdks: Vec<BdkSpec>, vaults: Vec<VaultSpec>) -> Arc<Self> {
+        Arc::new(Self { factory: Mutex::new(Some(Arc::new(slot.factory(bdks, vaults)))) })
     }
 
     /// Lets nobody in any more; gives the calls nobody has asked for.

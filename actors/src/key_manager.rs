@@ -15,9 +15,7 @@ use warifu_core::ksn::{Ksn, Scheme};
 use warifu_core::merchant::{BdkId, MerchantId};
 use warifu_core::refusal::Refusal;
 use warifu_core::token::{LastFour, Token};
-use warifu_hsm::{
-    BdkSpec, DecryptionMode, Fingerprint, Hsm, HsmError, SealedPan, Signature, WrappedVaultKey, verify_signature,
-};
+use warifu_hsm::{BdkSpec, DecryptionMode, Hsm, HsmError, SealedPan, Signature, WrappedVaultKey, verify_signature};
 
 use crate::auditor::Due;
 use crate::gate::{Agent, Answer, GateError};
@@ -25,6 +23,7 @@ use crate::key_deriver::{KeyDeriver, Visit, VisitError, Visited};
 use crate::record::Record;
 use crate::refused::{Refused, with_source};
 use crate::store::job::Candidate;
+use crate::store::{Fingerprints, VaultStage};
 
 /// Random bytes asked for at once: enough for eight tries to draw a token, of which about four in five work.
 const RANDOM: usize = 64;
@@ -47,14 +46,16 @@ pub enum NonP2pe {
     Refused,
 }
 
-/// Open a frame, and tell the card's fingerprint at a merchant.
+/// Open a frame, and tell the card's fingerprints at a merchant.
 pub struct OpenFrame {
     /// The key its device was loaded under.
     pub bdk: BdkId,
     /// The frame.
     pub frame: SealedFrame,
-    /// Whose fingerprint.
+    /// Whose fingerprints.
     pub merchant: MerchantId,
+    /// By which keys.
+    pub vault: VaultStage,
     /// What the log will say, as far as known.
     pub record: Record,
 }
@@ -66,8 +67,8 @@ pub struct OpenFrames(pub Vec<OpenFrame>);
 pub struct OpenedFrame {
     /// The card.
     pub card: AccountData,
-    /// Its fingerprint at the merchant.
-    pub fingerprint: Fingerprint,
+    /// Its fingerprints at the merchant.
+    pub fingerprints: Fingerprints,
     /// Where the keys lived.
     pub mode: DecryptionMode,
     /// The record of it.
@@ -218,14 +219,14 @@ impl Answer<OpenFrame> for KeyManager {
     type Error = KeyError;
 
     fn answer(&mut self, asked: OpenFrame) -> impl Future<Output = Result<OpenedFrame, KeyError>> + Send + 'static {
-        let OpenFrame { bdk, frame, merchant, record } = asked;
+        let OpenFrame { bdk, frame, merchant, vault, record } = asked;
         let ksn = frame.ksn();
         let allowed = self.permit(&bdk, ksn.scheme());
         let deriver = self.deriver_of(&ksn);
         let authenticated = frame.mac().is_some();
         async move {
             allowed?;
-            let visit = Open { bdk, frame, merchant };
+            let visit = Open { bdk, frame, merchant, vault };
             opened(deriver.ok_or(VisitError::Away)?.visit(visit, record).await, authenticated)
         }
     }
@@ -237,12 +238,12 @@ impl Answer<OpenFrames> for KeyManager {
 
     fn answer(&mut self, asked: OpenFrames) -> impl Future<Output = Result<Self::Reply, KeyError>> + Send + 'static {
         let (mut allowed, mut visits) = (Vec::new(), Vec::new());
-        for OpenFrame { bdk, frame, merchant, record } in asked.0 {
+        for OpenFrame { bdk, frame, merchant, vault, record } in asked.0 {
             let ksn = frame.ksn();
             let permit = self.permit(&bdk, ksn.scheme());
             allowed.push(permit.clone().map(|()| frame.mac().is_some()));
             if permit.is_ok() {
-                visits.push((ksn, Open { bdk, frame, merchant }, record));
+                visits.push((ksn, Open { bdk, frame, merchant, vault }, record));
             }
         }
         let visited = self.visit_each(visits);
@@ -305,7 +306,7 @@ impl Answer<SignHead> for KeyManager {
 
 fn opened(visited: Visited<<Open as Visit>::Reply>, authenticated: bool) -> Result<OpenedFrame, KeyError> {
     match (visited.result, visited.due) {
-        (Ok((card, fingerprint, mode)), Some(due)) => Ok(OpenedFrame { card, fingerprint, mode, due }),
+        (Ok((card, fingerprints, mode)), Some(due)) => Ok(OpenedFrame { card, fingerprints, mode, due }),
         (Ok(_), None) => Err(GateError::Panicked(KeyManager::NAME).into()),
         (Err(error), due) => {
             let (refusal, blame) = judge(&error, authenticated);
@@ -364,10 +365,11 @@ struct Open {
     bdk: BdkId,
     frame: SealedFrame,
     merchant: MerchantId,
+    vault: VaultStage,
 }
 
 impl Visit for Open {
-    type Reply = (AccountData, Fingerprint, DecryptionMode);
+    type Reply = (AccountData, Fingerprints, DecryptionMode);
 
     fn run(self, hsm: &mut dyn Hsm, record: &mut Record) -> Result<Self::Reply, HsmError> {
         let begun = Instant::now();
@@ -375,8 +377,11 @@ impl Visit for Open {
         let labels = [("mode", opened.mode.name()), ("scheme", scheme_name(self.frame.ksn().scheme()))];
         metrics::histogram!("warifu_hsm_open_seconds", &labels).record(begun.elapsed().as_secs_f64());
         record.mode = Some(opened.mode.name().to_owned());
-        let fingerprint = hsm.fingerprint(&self.merchant, opened.account_data.pan())?;
-        Ok((opened.account_data, fingerprint, opened.mode))
+        let pan = opened.account_data.pan();
+        let generation = self.vault.generation;
+        let current = hsm.fingerprint(generation, &self.merchant, pan)?;
+        let former = self.vault.former().map(|former| hsm.fingerprint(former, &self.merchant, pan)).transpose()?;
+        Ok((opened.account_data, Fingerprints { generation, current, former }, opened.mode))
     }
 }
 

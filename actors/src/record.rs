@@ -83,6 +83,9 @@ pub enum Kind {
     /// A vault key was made for a merchant.
     #[serde(rename = "vault_key.created")]
     VaultKeyCreated,
+    /// Card numbers were sealed anew under a merchant's next vault key; the cause tells how many.
+    #[serde(rename = "cards.resealed")]
+    CardsResealed,
     /// The tree head was signed.
     #[serde(rename = "audit.signed")]
     AuditSigned,

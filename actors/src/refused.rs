@@ -72,6 +72,7 @@ impl From<Rejection> for Refused {
             Rejection::DeviceNotActive => Refusal::DeviceNotActive,
             Rejection::DeviceUnknown => Refusal::DeviceUnknown,
             Rejection::TokenCollision => Refusal::TokensExhausted,
+            Rejection::VaultMoved => Refusal::Busy,
             Rejection::TokenWanted | Rejection::WrongState => Refusal::Internal,
         };
         Self::recorded(refusal, rejection)

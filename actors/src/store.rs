@@ -20,6 +20,7 @@ pub mod probe;
 pub mod registry;
 pub mod request;
 pub mod token;
+pub mod vault;
 pub mod writer;
 
 mod bulk;
@@ -47,7 +48,8 @@ pub use merchant::MerchantRecord;
 pub use migration::SchemaState;
 pub use module::{ModuleRecord, ModuleState};
 pub use registry::{KeyReason, Registry};
-pub use token::TokenRecord;
+pub use token::{Resealed, TokenRecord};
+pub use vault::{Fingerprints, Vault, VaultGenerationRecord, VaultGenerationState, VaultStage};
 pub use writer::{Answer, TreeState, Writer, WriterSettings};
 
 #[cfg(test)]

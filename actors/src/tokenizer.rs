@@ -7,7 +7,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use warifu_core::account_data::AccountData;
 use warifu_core::frame::SealedFrame;
 use warifu_core::ksn::Counter;
@@ -23,13 +23,15 @@ use crate::key_manager::{
 use crate::record::{Kind, Record};
 use crate::refused::{Recorded, Refused};
 use crate::store::job::{Intent, NewPayment, Origin, Take, Taken};
-use crate::store::{CardCheck, DeviceRecord, Outcome, Rejection, Store, StoreError};
+use crate::store::{CardCheck, DeviceRecord, MerchantRecord, Outcome, Rejection, Store, StoreError};
 use crate::turn::Turn;
 
 type Written = Result<Result<Outcome, Rejection>, StoreError>;
 
 /// Tokens drawn for one card before the merchant's are taken to be used up.
 const DRAWS: usize = 8;
+/// Times a card is taken anew because its merchant's vault has moved meanwhile.
+const MOVES: usize = 2;
 
 /// Keeps the vault.
 pub struct Tokenizer {
@@ -149,7 +151,8 @@ impl Answer<OpenAgain> for Tokenizer {
     fn answer(&mut self, asked: OpenAgain) -> impl Future<Output = Result<AccountData, Refused>> + Send + 'static {
         let desk = self.desk.clone();
         async move {
-            match desk.open(&asked.0).await? {
+            let merchant = desk.merchant(&asked.0).await?;
+            match desk.open(&asked.0, &merchant).await? {
                 Ok(OpenedFrame { card, due, .. }) => {
                     desk.log.write(vec![due], Vec::new()).await?;
                     Ok(card)
@@ -167,7 +170,44 @@ type Prepared = Result<Result<Ready, Lost>, Refused>;
 struct Ready {
     take: Take,
     due: Vec<Due>,
+    /// As it was when the fingerprints were made.
+    merchant: Arc<MerchantRecord>,
     card: AccountData,
+}
+
+/// A card while its number is being sealed.
+struct Unsealed {
+    take: Take,
+    due: Vec<Due>,
+    merchant: Arc<MerchantRecord>,
+}
+
+/// Why a card got no token.
+enum Unissued {
+    Refused(Refused),
+    /// Under the vault's next keys it can get one.
+    VaultMoved,
+}
+
+impl From<Refused> for Unissued {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<StoreError> for Unissued {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl From<Unissued> for Refused {
+    fn from(unissued: Unissued) -> Self {
+        match unissued {
+            Unissued::Refused(refused) => refused,
+            Unissued::VaultMoved => Rejection::VaultMoved.into(),
+        }
+    }
 }
 
 impl Ready {
@@ -199,25 +239,45 @@ impl Desk {
     }
 
     async fn issue(&self, collected: Collected, payment: Option<NewPayment>) -> Result<Issued, Refused> {
-        let opened = self.open(&collected).await?;
-        let mut ready = match self.prepare(&collected, opened, payment)? {
+        for _ in 1..MOVES {
+            match self.issue_under(&collected, payment.clone()).await {
+                Err(Unissued::VaultMoved) => {}
+                issued => return Ok(issued?),
+            }
+        }
+        Ok(self.issue_under(&collected, payment).await?)
+    }
+
+    /// Under the vault keys of this moment.
+    async fn issue_under(&self, collected: &Collected, payment: Option<NewPayment>) -> Result<Issued, Unissued> {
+        let merchant = self.merchant(collected).await?;
+        let opened = self.open(collected, &merchant).await?;
+        let mut ready = match self.prepare(collected, merchant, opened, payment)? {
             Ok(ready) => ready,
-            Err(lost) => return Err(self.lose(lost).await),
+            Err(lost) => return Err(self.lose(lost).await.into()),
         };
-        if !self.store.knows_card(&ready.take.merchant, &ready.take.fingerprint).await? {
-            ready = self.seal(&collected, ready).await?;
+        if !self.store.knows_card(&ready.take.merchant, &ready.take.fingerprints).await? {
+            ready = self.seal(collected, ready).await?;
         }
         let first = self.hand_in(&mut ready);
-        self.finish(&collected, ready, first.await).await
+        self.finish(collected, ready, first.await).await
+    }
+
+    async fn merchant(&self, collected: &Collected) -> Result<Arc<MerchantRecord>, Refused> {
+        let merchant = self.store.merchant(&collected.caller.merchant).await?;
+        merchant.ok_or_else(|| Refused::because(Refusal::Internal, "the merchant has no vault key"))
     }
 
     /// Each stage is over for all before the next begins, and what is to become durable is handed in in order: the
     /// cards of one device are taken in the order of its counters.
     async fn issue_each(&self, all: Vec<Collected>, turn: Turn) -> Result<Vec<Result<Taken, Refused>>, Refused> {
         self.admit().await?;
-        let opening = all.iter().map(|collected| self.opening(collected)).collect();
+        let merchants = try_join_all(all.iter().map(|collected| self.merchant(collected))).await?;
+        let opening =
+            all.iter().zip(&merchants).map(|(collected, merchant)| self.opening(collected, merchant)).collect();
         let opened = self.keys.ask_within(OpenFrames(opening)).await.map_err(|failed| failed.refused)?;
-        let prepared = all.iter().zip(opened).map(|(collected, opened)| self.prepare(collected, opened, None));
+        let prepared = all.iter().zip(merchants).zip(opened);
+        let prepared = prepared.map(|((collected, merchant), opened)| self.prepare(collected, merchant, opened, None));
         let mut cards: Vec<Prepared> = prepared.collect();
         self.seal_unknown(&all, &mut cards).await;
         hold_back(&all, &mut cards);
@@ -246,7 +306,7 @@ impl Desk {
             async move {
                 match (next, written) {
                     (Next::Take(ready), Some(written)) => {
-                        self.finish(collected, *ready, written.await).await.map(|issued| issued.taken)
+                        Ok(self.finish(collected, *ready, written.await).await?.taken)
                     }
                     (Next::Lose(refused), Some(written)) => Err(lost(refused, written.await)),
                     (Next::Refuse(refused), _) => Err(refused),
@@ -262,7 +322,7 @@ impl Desk {
     async fn seal_unknown(&self, all: &[Collected], cards: &mut [Prepared]) {
         let known = join_all(cards.iter().map(|card| async move {
             let Ok(Ok(Ready { take, .. })) = card else { return Ok(true) };
-            self.store.knows_card(&take.merchant, &take.fingerprint).await
+            self.store.knows_card(&take.merchant, &take.fingerprints).await
         }));
         let known = known.await;
         let (mut places, mut sealing, mut rest) = (Vec::new(), Vec::new(), Vec::new());
@@ -273,14 +333,10 @@ impl Desk {
                 Ok(false) => {
                     // Its place is kept by a refusal that only a defect would let out.
                     let Ok(Ok(ready)) = std::mem::replace(card, Err(nowhere())) else { continue };
-                    match self.sealing(collected, ready).await {
-                        Ok((asked, take, due)) => {
-                            places.push(place);
-                            sealing.push(asked);
-                            rest.push((take, due));
-                        }
-                        Err(refused) => *card = Err(refused),
-                    }
+                    let (asked, unsealed) = self.sealing(collected, ready);
+                    places.push(place);
+                    sealing.push(asked);
+                    rest.push(unsealed);
                 }
             }
         }
@@ -294,26 +350,32 @@ impl Desk {
                 return;
             }
         };
-        let sealed =
-            places.into_iter().zip(rest).zip(sealed).map(|((place, (take, due)), sealed)| async move {
-                (place, self.sealed(take, due, sealed).await.map(Ok))
-            });
+        let sealed = places
+            .into_iter()
+            .zip(rest)
+            .zip(sealed)
+            .map(|((place, unsealed), sealed)| async move { (place, self.sealed(unsealed, sealed).await.map(Ok)) });
         for (place, card) in join_all(sealed).await {
             cards[place] = card;
         }
     }
 
     /// Opens the frame in the HSM, if the log can take the record of it.
-    async fn open(&self, collected: &Collected) -> Result<Result<OpenedFrame, KeyError>, Refused> {
+    async fn open(
+        &self,
+        collected: &Collected,
+        merchant: &MerchantRecord,
+    ) -> Result<Result<OpenedFrame, KeyError>, Refused> {
         self.admit().await?;
-        Ok(self.keys.ask_within(self.opening(collected)).await)
+        Ok(self.keys.ask_within(self.opening(collected, merchant)).await)
     }
 
-    fn opening(&self, collected: &Collected) -> OpenFrame {
+    fn opening(&self, collected: &Collected, merchant: &MerchantRecord) -> OpenFrame {
         OpenFrame {
             bdk: collected.device.bdk.clone(),
             frame: collected.frame.clone(),
             merchant: collected.caller.merchant.clone(),
+            vault: merchant.vault.stage(),
             record: about(&self.log, Kind::FrameOpened, collected),
         }
     }
@@ -322,10 +384,11 @@ impl Desk {
     fn prepare(
         &self,
         collected: &Collected,
+        merchant: Arc<MerchantRecord>,
         opened: Result<OpenedFrame, KeyError>,
         payment: Option<NewPayment>,
     ) -> Result<Result<Ready, Lost>, Refused> {
-        let OpenedFrame { card, fingerprint, mode, due } = match opened {
+        let OpenedFrame { card, fingerprints, mode, due } = match opened {
             Ok(opened) => opened,
             Err(failed) => return self.unopened(collected, failed).map(Err),
         };
@@ -351,12 +414,12 @@ impl Desk {
             digest: collected.digest,
             device: collected.device.id.clone(),
             counter: collected.counter,
-            fingerprint,
+            fingerprints,
             candidate: None,
             origin,
             payment,
         };
-        Ok(Ok(Ready { take, due, card }))
+        Ok(Ok(Ready { take, due, merchant, card }))
     }
 
     /// Why a frame was not opened, counted against a device that makes no MACs.
@@ -386,11 +449,11 @@ impl Desk {
     }
 
     /// From what the writer says to a first try, until there is a token or no other try is worth it.
-    async fn finish(&self, collected: &Collected, mut ready: Ready, first: Written) -> Result<Issued, Refused> {
+    async fn finish(&self, collected: &Collected, mut ready: Ready, first: Written) -> Result<Issued, Unissued> {
         let mut written = first;
         let mut drawn = 1;
         loop {
-            match written? {
+            match written.map_err(Refused::from)? {
                 Ok(Outcome::Taken(taken)) => return Ok(Issued { taken, standing: Standing::First, card: ready.card }),
                 Ok(Outcome::Repeated(taken)) => {
                     return Ok(Issued { taken, standing: Standing::Repeated, card: ready.card });
@@ -400,9 +463,10 @@ impl Desk {
                     ready = self.seal(collected, ready).await?;
                     written = self.hand_in(&mut ready).await;
                 }
-                Err(rejection) => return Err(rejection.into()),
+                Err(Rejection::VaultMoved) => return Err(Unissued::VaultMoved),
+                Err(rejection) => return Err(Refused::from(rejection).into()),
                 Ok(outcome @ (Outcome::Noted | Outcome::Moved(_) | Outcome::Spent | Outcome::Faulted { .. })) => {
-                    return Err(Refused::because(Refusal::Internal, format!("a card was taken as {outcome:?}")));
+                    return Err(Refused::because(Refusal::Internal, format!("a card was taken as {outcome:?}")).into());
                 }
             }
         }
@@ -417,37 +481,32 @@ impl Desk {
 
     /// Draws a token and seals the card number for it.
     async fn seal(&self, collected: &Collected, ready: Ready) -> Result<Ready, Refused> {
-        let (sealing, take, due) = self.sealing(collected, ready).await?;
+        let (sealing, unsealed) = self.sealing(collected, ready);
         let sealed = self.keys.ask_within(sealing).await;
-        self.sealed(take, due, sealed).await
+        self.sealed(unsealed, sealed).await
     }
 
-    async fn sealing(&self, collected: &Collected, ready: Ready) -> Result<(SealCard, Take, Vec<Due>), Refused> {
-        let Ready { take, due, card } = ready;
-        let merchant = self.store.merchant(&take.merchant).await?;
-        let merchant = merchant.ok_or_else(|| Refused::because(Refusal::Internal, "the merchant has no vault key"))?;
+    /// Under the keys the card is known by: if the vault has moved on meanwhile, the writer refuses both.
+    fn sealing(&self, collected: &Collected, ready: Ready) -> (SealCard, Unsealed) {
+        let Ready { take, due, merchant, card } = ready;
         let sealing = SealCard {
             ksn: collected.frame.ksn(),
             merchant: take.merchant.clone(),
-            vault_key: merchant.vault_key,
+            vault_key: merchant.vault.key.clone(),
             last_four: merchant.last_four,
             card,
             record: about(&self.log, Kind::CardSealed, collected),
         };
-        Ok((sealing, take, due))
+        (sealing, Unsealed { take, due, merchant })
     }
 
-    async fn sealed(
-        &self,
-        mut take: Take,
-        mut due: Vec<Due>,
-        sealed: Result<SealedCard, KeyError>,
-    ) -> Result<Ready, Refused> {
+    async fn sealed(&self, unsealed: Unsealed, sealed: Result<SealedCard, KeyError>) -> Result<Ready, Refused> {
+        let Unsealed { mut take, mut due, merchant } = unsealed;
         match sealed {
             Ok(SealedCard { card, candidate, due: sealed }) => {
                 take.candidate = Some(candidate);
                 due.push(sealed);
-                Ok(Ready { take, due, card })
+                Ok(Ready { take, due, merchant, card })
             }
             Err(KeyError { refused, due: failed, .. }) => {
                 due.extend(failed);

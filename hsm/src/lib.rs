@@ -29,6 +29,7 @@ use warifu_core::token::Token;
 pub use calls::CallTally;
 pub use error::HsmError;
 pub use signature::verify_signature;
+pub use vault::{VaultGeneration, VaultSpec};
 
 /// Where the keys of a transaction lived while its frame was opened. Named honestly everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,9 +66,14 @@ pub struct Opened {
     pub mode: DecryptionMode,
 }
 
-/// A merchant's vault key, wrapped under the vault root key: useless outside the slot, destroyed to shred a merchant.
+/// A merchant's vault key, wrapped under a vault root key: useless outside the slot, destroyed to shred a merchant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct WrappedVaultKey(pub Vec<u8>);
+pub struct WrappedVaultKey {
+    /// Whose root it is wrapped under.
+    pub generation: VaultGeneration,
+    /// The wrapped key.
+    pub blob: Vec<u8>,
+}
 
 /// A card number sealed with AES-256-GCM under its merchant's vault key.
 #[derive(Clone, PartialEq, Eq)]
@@ -108,11 +114,19 @@ pub trait Hsm: 'static {
     /// The counter's legality and freshness are the caller's check.
     fn open(&mut self, bdk: &BdkId, frame: &SealedFrame) -> Result<Opened, HsmError>;
 
-    /// The fingerprint of a card at a merchant.
-    fn fingerprint(&mut self, merchant: &MerchantId, pan: &Pan) -> Result<Fingerprint, HsmError>;
+    /// The fingerprint of a card at a merchant, under the fingerprint key of a generation.
+    fn fingerprint(
+        &mut self,
+        generation: VaultGeneration,
+        merchant: &MerchantId,
+        pan: &Pan,
+    ) -> Result<Fingerprint, HsmError>;
 
-    /// Makes a vault key for a new merchant and wraps it.
-    fn create_vault_key(&mut self) -> Result<WrappedVaultKey, HsmError>;
+    /// What tells the fingerprint key of a generation from every other one.
+    fn fingerprint_proof(&mut self, generation: VaultGeneration) -> Result<KeyProof, HsmError>;
+
+    /// Makes a vault key for a merchant and wraps it under the root of a generation.
+    fn create_vault_key(&mut self, generation: VaultGeneration) -> Result<WrappedVaultKey, HsmError>;
 
     /// Seals a card number under a merchant's vault key, bound to merchant and token.
     fn seal(
@@ -131,6 +145,21 @@ pub trait Hsm: 'static {
         token: &Token,
         sealed: &SealedPan,
     ) -> Result<Pan, HsmError>;
+
+    /// Seals a sealed card number anew, under another vault key of its merchant, and tells its fingerprint of that key's
+    /// generation. The number does not leave the backend.
+    fn reseal(
+        &mut self,
+        from: &WrappedVaultKey,
+        to: &WrappedVaultKey,
+        merchant: &MerchantId,
+        token: &Token,
+        sealed: &SealedPan,
+    ) -> Result<(SealedPan, Fingerprint), HsmError> {
+        let pan = self.unseal(from, merchant, token, sealed)?;
+        let fingerprint = self.fingerprint(to.generation, merchant, &pan)?;
+        Ok((self.seal(to, merchant, token, &pan)?, fingerprint))
+    }
 
     /// Signs with the audit key.
     fn sign(&mut self, message: &[u8]) -> Result<Signature, HsmError>;

@@ -10,6 +10,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
 use warifu_core::card::Pan;
+use warifu_core::custody::KeyProof;
 use warifu_core::dukpt::cache::TreeCache;
 use warifu_core::dukpt::{aes, tdes};
 use warifu_core::frame::SealedFrame;
@@ -21,9 +22,10 @@ use warifu_core::opening::{self, OpeningError};
 use warifu_core::secret::SecretBytes;
 use warifu_core::token::Token;
 
-use crate::vault::{NONCE_LEN, TAG_LEN, fingerprint_input, pan_context};
+use crate::vault::{FINGERPRINT_PROOF_DATA, NONCE_LEN, TAG_LEN, fingerprint_input, fingerprint_proof, pan_context};
 use crate::{
-    BdkSpec, CallTally, Fingerprint, Hsm, HsmError, HsmFactory, Opened, SealedPan, Signature, WrappedVaultKey, fit,
+    BdkSpec, CallTally, Fingerprint, Hsm, HsmError, HsmFactory, Opened, SealedPan, Signature, VaultGeneration,
+    WrappedVaultKey, fit,
 };
 
 /// Says what a wrapped vault key is.
@@ -37,7 +39,9 @@ pub struct SoftwareSlot(Arc<Keys>);
 
 struct Keys {
     bdks: Vec<(BdkSpec, KeyBytes)>,
+    /// Wraps the vault keys of every generation, bound to its number.
     vault_root: LessSafeKey,
+    /// The fingerprint keys of all generations come of it.
     fingerprint: KeyBytes,
     audit: EcdsaKeyPair,
 }
@@ -71,10 +75,15 @@ impl HsmFactory for SoftwareSlot {
 }
 
 impl SoftwareHsm {
-    fn vault_key(&self, blob: &WrappedVaultKey) -> Result<LessSafeKey, HsmError> {
-        let (nonce, sealed) = blob.0.split_first_chunk::<NONCE_LEN>().ok_or(HsmError::Sealed)?;
-        let key = unseal(&self.keys.vault_root, *nonce, VAULT_KEY_CONTEXT, sealed)?;
+    fn vault_key(&self, wrapped: &WrappedVaultKey) -> Result<LessSafeKey, HsmError> {
+        let (nonce, sealed) = wrapped.blob.split_first_chunk::<NONCE_LEN>().ok_or(HsmError::Sealed)?;
+        let key = unseal(&self.keys.vault_root, *nonce, &vault_key_context(wrapped.generation), sealed)?;
         gcm(key.expose())
+    }
+
+    fn fingerprint_key(&self, generation: VaultGeneration) -> KeyBytes {
+        let number = generation.number().to_be_bytes();
+        KeyBytes::filled(KeyLen::K256, |key| key.copy_from_slice(&hmac_sha256(&self.keys.fingerprint, &number)))
     }
 }
 
@@ -97,14 +106,25 @@ impl Hsm for SoftwareHsm {
         Ok(Opened { account_data, mode: spec.mode })
     }
 
-    fn fingerprint(&mut self, merchant: &MerchantId, pan: &Pan) -> Result<Fingerprint, HsmError> {
-        Ok(Fingerprint(hmac_sha256(&self.keys.fingerprint, fingerprint_input(merchant, pan).expose())))
+    fn fingerprint(
+        &mut self,
+        generation: VaultGeneration,
+        merchant: &MerchantId,
+        pan: &Pan,
+    ) -> Result<Fingerprint, HsmError> {
+        let key = self.fingerprint_key(generation);
+        Ok(Fingerprint(hmac_sha256(&key, fingerprint_input(merchant, pan).expose())))
     }
 
-    fn create_vault_key(&mut self) -> Result<WrappedVaultKey, HsmError> {
+    fn fingerprint_proof(&mut self, generation: VaultGeneration) -> Result<KeyProof, HsmError> {
+        Ok(fingerprint_proof(&hmac_sha256(&self.fingerprint_key(generation), FINGERPRINT_PROOF_DATA)))
+    }
+
+    fn create_vault_key(&mut self, generation: VaultGeneration) -> Result<WrappedVaultKey, HsmError> {
         let nonce = random_nonce()?;
-        let sealed = seal(&self.keys.vault_root, nonce, VAULT_KEY_CONTEXT, random_key()?.expose())?;
-        Ok(WrappedVaultKey([nonce.as_slice(), &sealed].concat()))
+        let context = vault_key_context(generation);
+        let sealed = seal(&self.keys.vault_root, nonce, &context, random_key()?.expose())?;
+        Ok(WrappedVaultKey { generation, blob: [nonce.as_slice(), &sealed].concat() })
     }
 
     fn seal(
@@ -149,6 +169,10 @@ impl Hsm for SoftwareHsm {
     fn take_calls(&mut self) -> CallTally {
         CallTally::default()
     }
+}
+
+fn vault_key_context(generation: VaultGeneration) -> Vec<u8> {
+    [VAULT_KEY_CONTEXT, &generation.number().to_be_bytes()].concat()
 }
 
 fn seal(key: &LessSafeKey, nonce: [u8; NONCE_LEN], context: &[u8], clear: &[u8]) -> Result<Vec<u8>, HsmError> {

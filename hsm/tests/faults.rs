@@ -24,7 +24,7 @@ use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
 use warifu_faulty_module::{Steering, library};
 use warifu_hsm::pkcs11::{Pkcs11Hsm, Slot, provision};
-use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Fingerprint, Hsm, HsmError, verify_signature};
+use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Fingerprint, Hsm, HsmError, VaultGeneration, verify_signature};
 
 /// CKR_GENERAL_ERROR, which modules say of anything.
 const GENERAL: u64 = 0x05;
@@ -88,9 +88,9 @@ fn serve_in(mut hsm: Pkcs11Hsm) -> Result<(), HsmError> {
         let opened = hsm.open(&spec.id, &Device::new(&spec, 1).frame(5))?;
         assert_eq!(opened.account_data.pan().expose(), PAN.as_bytes(), "another card");
     }
-    let fingerprint = hsm.fingerprint(&shop, &pan)?;
+    let fingerprint = hsm.fingerprint(VaultGeneration::FIRST, &shop, &pan)?;
     assert!(*KNOWN.get_or_init(|| fingerprint) == fingerprint, "another fingerprint");
-    let vault_key = hsm.create_vault_key()?;
+    let vault_key = hsm.create_vault_key(VaultGeneration::FIRST)?;
     let sealed = hsm.seal(&vault_key, &shop, &token(), &pan)?;
     assert_eq!(hsm.unseal(&vault_key, &shop, &token(), &sealed)?.expose(), PAN.as_bytes(), "another card unsealed");
     let (signature, key) = (hsm.sign(b"a head")?, hsm.audit_public_key()?);
@@ -348,7 +348,7 @@ fn a_slot_that_is_sick_for_a_moment_is_not_taken_for_changed_data() {
     ] {
         let (shop, pan) = (MerchantId::parse("shop-1").unwrap(), Pan::parse(PAN.as_bytes()).unwrap());
         let mut hsm = slot.session(&[]).unwrap();
-        let key = hsm.create_vault_key().unwrap();
+        let key = hsm.create_vault_key(VaultGeneration::FIRST).unwrap();
         turn.steering.plan(plan);
         let refused = hsm.seal(&key, &shop, &token(), &pan).err().unwrap();
         // For good, and while all else works: then the wrapped key is to blame.

@@ -17,7 +17,7 @@ use warifu_core::frame::SealedFrame;
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
 use warifu_hsm::pkcs11::{Pin, Slot, provision};
-use warifu_hsm::{CallTally, Hsm};
+use warifu_hsm::{CallTally, Hsm, VaultGeneration};
 
 const SPY_MISSING: &str = "the PKCS#11 spy is not installed. Type: sudo apt-get install opensc-pkcs11";
 
@@ -87,7 +87,7 @@ fn every_call_the_spy_saw_is_in_a_tally_and_the_other_way_round() {
     let specs = specs();
     let mut hsm = slot.session(&specs).unwrap();
     let (shop, pan) = (MerchantId::parse("shop-1").unwrap(), Pan::parse(b"4012888888881881").unwrap());
-    let vault_key = hsm.create_vault_key().unwrap();
+    let vault_key = hsm.create_vault_key(VaultGeneration::FIRST).unwrap();
     let sealed = hsm.seal(&vault_key, &shop, &token(1), &pan).unwrap();
     let mut requests = 0;
     for round in 0u8..20 {
@@ -103,7 +103,7 @@ fn every_call_the_spy_saw_is_in_a_tally_and_the_other_way_round() {
             requests += 1;
         }
         match round % 5 {
-            0 => drop(hsm.fingerprint(&shop, &pan).unwrap()),
+            0 => drop(hsm.fingerprint(VaultGeneration::FIRST, &shop, &pan).unwrap()),
             1 => drop(hsm.seal(&vault_key, &shop, &token(round), &pan).unwrap()),
             2 => assert_eq!(hsm.unseal(&vault_key, &shop, &token(2), &sealed).is_ok(), token(1) == token(2)),
             3 => drop(hsm.sign(&[round]).unwrap()),

@@ -74,6 +74,43 @@ impl Language {
         }
     }
 
+    /// The next vault keys are made.
+    pub(crate) fn rotating(self, generation: u32) -> String {
+        match self {
+            Self::En => format!(
+                "Vault root and fingerprint key of generation {generation} are made in the HSM, and every card number is \
+                 sealed anew"
+            ),
+            Self::Ja => format!(
+                "第 {generation} 世代の保管庫ルート鍵と指紋鍵を HSM 内で作成し、すべてのカード番号を再封緘します"
+            ),
+        }
+    }
+
+    /// The custodians are done.
+    pub(crate) fn rotation_begins(self) -> &'static str {
+        match self {
+            Self::En => "The keys are made, and custodians are not needed any more. Card numbers are sealed anew:",
+            Self::Ja => "鍵を作成しました。管理者の作業は終わりです。カード番号を再封緘しています：",
+        }
+    }
+
+    /// Old vault keys are destroyed.
+    pub(crate) fn retiring(self, generation: u32) -> String {
+        match self {
+            Self::En => format!("Vault root and fingerprint key of generation {generation} are destroyed"),
+            Self::Ja => format!("第 {generation} 世代の保管庫ルート鍵と指紋鍵を廃棄します"),
+        }
+    }
+
+    /// They are gone.
+    pub(crate) fn retired(self, generation: u32) -> String {
+        match self {
+            Self::En => format!("The vault keys of generation {generation} are destroyed."),
+            Self::Ja => format!("第 {generation} 世代の保管庫鍵を廃棄しました。"),
+        }
+    }
+
     /// Whose turn it is.
     pub(crate) fn turn(self, number: usize, of: usize) -> String {
         match self {

@@ -5,9 +5,9 @@ mod destroy;
 mod export_ik;
 mod init;
 mod new_file;
-mod people;
+pub(super) mod people;
 mod transcript;
-mod witness;
+pub(super) mod witness;
 
 use std::sync::Arc;
 

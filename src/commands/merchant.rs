@@ -3,14 +3,14 @@
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::json;
 use warifu_actors::record::{Kind, Record};
-use warifu_actors::store::merchant::MerchantRecord;
+use warifu_actors::store::{MerchantRecord, Vault};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::LastFour;
 use warifu_hsm::WrappedVaultKey;
 
 use super::output::{Listing, moment, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
-use super::softhsm_env;
+use super::{softhsm_env, vault};
 use crate::cli::ConfigFile;
 use crate::exit::{Exit, Failure};
 use crate::hsm;
@@ -81,19 +81,28 @@ pub(crate) async fn add(desk: &Desk, id: MerchantId, name: String, last_four: La
     }
     let at_ms = now_ms();
     let vault_key = create_vault_key(desk, &id, at_ms).await?;
-    let merchant = MerchantRecord { id, name, last_four, vault_key, created_at_ms: at_ms };
+    let merchant = MerchantRecord { id, name, last_four, vault: Vault::of(vault_key), created_at_ms: at_ms };
     desk.registry.register_merchant(&merchant).await.stored("register the merchant")
 }
 
 /// Every call to the HSM is in the audit log before its result is used.
 async fn create_vault_key(desk: &Desk, merchant: &MerchantId, at_ms: i64) -> Result<WrappedVaultKey, Failure> {
     let what = "make the merchant's vault key";
-    let (key, calls) = hsm::use_once(&desk.config.hsm, what, |_, session| session.create_vault_key());
-    let kind = if key.is_ok() { Kind::VaultKeyCreated } else { Kind::HsmFailed };
+    let (generation, registered) = vault::newest(desk).await?;
+    let (made, calls) = hsm::use_once(&desk.config.hsm, what, |_, session| {
+        let key = session.create_vault_key(generation)?;
+        let proof = if registered { None } else { Some(session.fingerprint_proof(generation)?) };
+        Ok((key, proof))
+    });
+    let kind = if made.is_ok() { Kind::VaultKeyCreated } else { Kind::HsmFailed };
     let mut record = Record::new(u64::try_from(at_ms).unwrap_or_default(), kind).with_calls(&calls);
     record.merchant = Some(merchant.to_string());
     desk.registry.note(&record).await.stored("write the audit record")?;
-    key
+    let (key, proof) = made?;
+    if let Some(proof) = proof {
+        vault::register_first(desk, proof).await?;
+    }
+    Ok(key)
 }
 
 async fn list(desk: &Desk, listing: &Listing) -> Result<(), Failure> {

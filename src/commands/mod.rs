@@ -14,6 +14,7 @@ pub(crate) mod module;
 pub(crate) mod pki;
 pub(crate) mod sales;
 pub(crate) mod serve;
+pub(crate) mod vault;
 
 mod output;
 mod registry;

@@ -15,3 +15,4 @@ mod refusals;
 mod sales;
 mod settling;
 mod support;
+mod vault;

@@ -18,6 +18,8 @@ pub(super) enum Kind {
     TextOrNull,
     Int,
     Bytes,
+    /// No bytes stand for none.
+    BytesOrNull,
     Uuid,
     /// The nil UUID stands for none.
     UuidOrNull,
@@ -84,13 +86,14 @@ impl Rows {
             let (array, sql) = match kind {
                 Kind::Text | Kind::TextOrNull => (ArrayType::String, "text"),
                 Kind::Int => (ArrayType::BigInt, "bigint"),
-                Kind::Bytes => (ArrayType::Bytes, "bytea"),
+                Kind::Bytes | Kind::BytesOrNull => (ArrayType::Bytes, "bytea"),
                 Kind::Uuid | Kind::UuidOrNull => (ArrayType::Uuid, "uuid"),
             };
             values.push(Value::Array(array, Some(Box::new(column))));
             arrays.push(format!("${}::{sql}[]", values.len()));
             shown.push(match kind {
                 Kind::TextOrNull => format!("NULLIF(u.{name}, '') AS {name}"),
+                Kind::BytesOrNull => format!("NULLIF(u.{name}, ''::bytea) AS {name}"),
                 Kind::UuidOrNull => format!("NULLIF(u.{name}, '{}'::uuid) AS {name}", Uuid::nil()),
                 Kind::Text | Kind::Int | Kind::Bytes | Kind::Uuid => format!("u.{name}"),
             });
@@ -112,6 +115,7 @@ impl Rows {
                 Kind::Text | Kind::Int => format!("value ->> {index} AS {name}"),
                 Kind::TextOrNull => format!("NULLIF(value ->> {index}, '') AS {name}"),
                 Kind::Bytes | Kind::Uuid => format!("unhex(value ->> {index}) AS {name}"),
+                Kind::BytesOrNull => format!("NULLIF(unhex(value ->> {index}), X'') AS {name}"),
                 Kind::UuidOrNull => {
                     format!("NULLIF(unhex(value ->> {index}), X'{}') AS {name}", Uuid::nil().simple())
                 }

@@ -3,7 +3,7 @@
 //! The jobs run one after the other over one [`View`], so a later one sees what an earlier one did, exactly as if
 //! each had been a transaction of its own. What changed is collected and written once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use warifu_core::device;
 use warifu_core::ksn::Counter;
@@ -16,6 +16,7 @@ use warifu_hsm::{Fingerprint, SealedPan};
 use super::job::{
     Candidate, Intent, Job, Origin, Outcome, PaymentId, Rejection, StoredCard, StoredPayment, Take, Taken,
 };
+use super::vault::{Fingerprints, VaultStage};
 use crate::record::{Kind, Record};
 
 /// A request by its merchant and the merchant's name for it.
@@ -28,8 +29,10 @@ pub(super) struct View {
     pub(super) requests: HashMap<RequestKey, RequestView>,
     /// Tokens of the fingerprints asked for.
     pub(super) cards: HashMap<(MerchantId, Fingerprint), CardView>,
-    /// Whose the tokens are that were asked for as candidates.
-    pub(super) holders: HashMap<(MerchantId, Token), Fingerprint>,
+    /// Tokens asked for as candidates that some card has.
+    pub(super) held: HashSet<(MerchantId, Token)>,
+    /// How the vaults stand that new tokens are for.
+    pub(super) vaults: HashMap<MerchantId, VaultStage>,
     pub(super) payments: HashMap<PaymentId, StoredPayment>,
 }
 
@@ -66,6 +69,8 @@ pub(super) struct Wanted<'a> {
     pub(super) requests: BTreeSet<(&'a MerchantId, &'a RequestId)>,
     pub(super) fingerprints: BTreeSet<(&'a MerchantId, [u8; 32])>,
     pub(super) candidates: BTreeSet<(&'a MerchantId, Token)>,
+    /// Vaults that new tokens are for, and how one of those took them to stand.
+    pub(super) vaults: BTreeMap<&'a MerchantId, VaultStage>,
     pub(super) payments: BTreeSet<PaymentId>,
 }
 
@@ -90,7 +95,7 @@ pub(super) struct Changed<K, V> {
 }
 
 pub(super) struct NewToken {
-    pub(super) fingerprint: Fingerprint,
+    pub(super) fingerprints: Fingerprints,
     pub(super) card: CardView,
     pub(super) sealed: SealedPan,
     pub(super) at_ms: i64,
@@ -147,9 +152,10 @@ impl<'a> Wanted<'a> {
     fn take(&mut self, take: &'a Take) {
         self.devices.insert(&take.device);
         self.requests.insert((&take.merchant, &take.request));
-        self.fingerprints.insert((&take.merchant, take.fingerprint.0));
+        self.fingerprints.extend(take.fingerprints.each().map(|fingerprint| (&take.merchant, fingerprint.0)));
         if let Some(candidate) = &take.candidate {
             self.candidates.insert((&take.merchant, candidate.token));
+            self.vaults.insert(&take.merchant, take.fingerprints.stage());
         }
         if let Some(payment) = &take.payment {
             self.payments.insert(payment.id);
@@ -241,11 +247,15 @@ impl Ledger {
 
     /// Which token the card has, or may have.
     fn card<'a>(&self, take: &'a Take) -> Result<Card<'a>, Rejection> {
-        if let Some(card) = self.view.cards.get(&(take.merchant.clone(), take.fingerprint)) {
+        let mut keys = take.fingerprints.each().map(|fingerprint| (take.merchant.clone(), fingerprint));
+        if let Some(card) = keys.find_map(|key| self.view.cards.get(&key)) {
             return Ok(Card::Known(card.clone()));
         }
         let candidate = take.candidate.as_ref().ok_or(Rejection::TokenWanted)?;
-        match self.view.holders.contains_key(&(take.merchant.clone(), candidate.token)) {
+        if self.view.vaults.get(&take.merchant) != Some(&take.fingerprints.stage()) {
+            return Err(Rejection::VaultMoved);
+        }
+        match self.view.held.contains(&(take.merchant.clone(), candidate.token)) {
             true => Err(Rejection::TokenCollision),
             false => Ok(Card::New(candidate)),
         }
@@ -254,10 +264,12 @@ impl Ledger {
     fn issue(&mut self, take: &Take, candidate: &Candidate, at_ms: i64) -> CardView {
         let Candidate { token, sealed, masked, brand } = candidate;
         let card = CardView { token: *token, masked: *masked, brand: *brand };
-        self.view.cards.insert((take.merchant.clone(), take.fingerprint), card.clone());
-        self.view.holders.insert((take.merchant.clone(), *token), take.fingerprint);
+        for fingerprint in take.fingerprints.each() {
+            self.view.cards.insert((take.merchant.clone(), fingerprint), card.clone());
+        }
+        self.view.held.insert((take.merchant.clone(), *token));
         let sealed = sealed.clone();
-        let row = NewToken { fingerprint: take.fingerprint, card: card.clone(), sealed, at_ms };
+        let row = NewToken { fingerprints: take.fingerprints, card: card.clone(), sealed, at_ms };
         self.effects.tokens.insert((take.merchant.clone(), *token), row);
         card
     }

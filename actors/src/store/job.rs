@@ -7,8 +7,9 @@ use warifu_core::merchant::{DeviceId, MerchantId, OrderNumber, RequestId};
 use warifu_core::money::Money;
 use warifu_core::payment::{Channel, State};
 use warifu_core::token::Token;
-use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan};
+use warifu_hsm::{DecryptionMode, SealedPan};
 
+use super::vault::Fingerprints;
 use crate::record::Record;
 
 /// One unit of durability: its effects and its audit records become durable together or not at all.
@@ -70,9 +71,9 @@ pub struct Take {
     pub device: DeviceId,
     /// Its counter, which must still be unused.
     pub counter: Counter,
-    /// The card's fingerprint at this merchant.
-    pub fingerprint: Fingerprint,
-    /// The token to issue if the fingerprint has none yet.
+    /// The card's fingerprints at this merchant.
+    pub fingerprints: Fingerprints,
+    /// The token to issue if the card has none yet.
     pub candidate: Option<Candidate>,
     /// How the card came in and was opened.
     pub origin: Origin,
@@ -210,6 +211,9 @@ pub enum Rejection {
     /// The card has no token and the job brought no candidate.
     #[error("the card has no token yet")]
     TokenWanted,
+    /// The merchant's vault has other keys by now than those the card was sealed and known by: do both again.
+    #[error("the merchant's vault moved to another key meanwhile")]
+    VaultMoved,
     /// The payment is not where the move starts.
     #[error("the payment does not stand where the move starts")]
     WrongState,

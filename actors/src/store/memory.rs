@@ -40,6 +40,8 @@ impl Store {
             let key = ((*merchant).clone(), Fingerprint(*fingerprint));
             view.cards.extend(self.lookups().cards.kept(&key).map(|card| (key, card)));
         }
+        // Whoever writes a token says how its vault stood: the row is not written where it stands otherwise.
+        view.vaults.extend(wanted.vaults.iter().map(|(merchant, stage)| ((*merchant).clone(), *stage)));
         for id in &wanted.payments {
             view.payments.extend(self.memory().payments.get(id).map(|payment| (*id, payment)));
         }
@@ -53,7 +55,9 @@ impl Store {
             devices.insert(changed.key.clone(), changed.after.clone());
         }
         for ((merchant, _), token) in &effects.tokens {
-            self.lookups().cards.keep((merchant.clone(), token.fingerprint), token.card.clone());
+            for fingerprint in token.fingerprints.each() {
+                self.lookups().cards.keep((merchant.clone(), fingerprint), token.card.clone());
+            }
         }
         for (id, payment) in &effects.new_payments {
             payments.insert(*id, payment.clone());

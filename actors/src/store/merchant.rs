@@ -1,14 +1,19 @@
-//! Merchants, each with the wrapped key of its vault.
+//! Merchants, each with the wrapped keys of its vault.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, FromQueryResult, QueryOrder, QueryResult};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ActiveValue::Set, DbBackend, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::LastFour;
-use warifu_hsm::WrappedVaultKey;
+use warifu_hsm::{VaultGeneration, WrappedVaultKey};
 
-use super::bulk::{Kind, Rows};
+use super::bulk::{Kind, Rows, Select};
 use super::error::{Failure, StoreError};
 use super::lookup::{Lookup, Truth};
+use super::vault::{self, Vault, VaultStage};
 use super::{Store, words};
 
 /// A merchant.
@@ -20,8 +25,8 @@ pub struct MerchantRecord {
     pub name: String,
     /// Whether its tokens end as its cards do.
     pub last_four: LastFour,
-    /// The key of its vault, wrapped.
-    pub vault_key: WrappedVaultKey,
+    /// The keys of its vault.
+    pub vault: Vault,
     /// When it was registered, in milliseconds since 1970 UTC.
     pub created_at_ms: i64,
 }
@@ -39,6 +44,8 @@ mod row {
         pub name: String,
         pub last_four: String,
         pub wrapped_vault_key: Vec<u8>,
+        pub vault_generation: i64,
+        pub former_vault_key: Option<Vec<u8>>,
         pub created_at_ms: i64,
     }
 
@@ -46,8 +53,8 @@ mod row {
 }
 
 impl Store {
-    /// One merchant.
-    pub async fn merchant(&self, id: &MerchantId) -> Result<Option<MerchantRecord>, StoreError> {
+    /// One merchant, as every request asks for it: as it was less than [`super::LEASE`] ago.
+    pub async fn merchant(&self, id: &MerchantId) -> Result<Option<Arc<MerchantRecord>>, StoreError> {
         self.lookups().merchants.find(id.clone()).await
     }
 
@@ -63,7 +70,7 @@ pub(super) struct ById;
 
 impl Lookup for ById {
     type Key = MerchantId;
-    type Found = MerchantRecord;
+    type Found = Arc<MerchantRecord>;
     const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT m.* FROM";
@@ -79,8 +86,8 @@ impl Lookup for ById {
         MerchantId::parse(&row.try_get::<String>("", "id")?).map_err(|_| Failure::Corrupt("merchant.id"))
     }
 
-    fn found(row: &QueryResult) -> Result<MerchantRecord, Failure> {
-        MerchantRecord::of(row::Model::from_query_result(row, "")?)
+    fn found(row: &QueryResult) -> Result<Arc<MerchantRecord>, Failure> {
+        MerchantRecord::of(row::Model::from_query_result(row, "")?).map(Arc::new)
     }
 }
 
@@ -93,20 +100,87 @@ pub(super) async fn insert(db: &impl ConnectionTrait, merchant: &MerchantRecord)
         id: Set(merchant.id.to_string()),
         name: Set(merchant.name.clone()),
         last_four: Set(words::last_four_name(merchant.last_four).to_owned()),
-        wrapped_vault_key: Set(merchant.vault_key.0.clone()),
+        wrapped_vault_key: Set(merchant.vault.key.blob.clone()),
+        vault_generation: Set(merchant.vault.key.generation.number().into()),
+        former_vault_key: Set(merchant.vault.former.as_ref().map(|former| former.blob.clone())),
         created_at_ms: Set(merchant.created_at_ms),
     };
     row::Entity::insert(row).exec_without_returning(db).await?;
     Ok(())
 }
 
+/// Reads how the vaults of a batch stand, and keeps them so until its end.
+pub(super) fn select_vaults<'a>(backend: DbBackend, ids: impl Iterator<Item = &'a MerchantId>) -> Select {
+    let mut rows = Rows::new(&[("id", Kind::Text)]);
+    ids.for_each(|id| rows.push([id.as_str().into()]));
+    let tail = match backend {
+        DbBackend::Sqlite => "CROSS JOIN merchant AS m WHERE m.id = v.id",
+        _ => "CROSS JOIN merchant AS m WHERE m.id = v.id ORDER BY m.id FOR SHARE OF m",
+    };
+    Select::new("SELECT m.* FROM", rows, tail)
+}
+
+/// What [`select_vaults`] found.
+pub(super) fn vaults(rows: &[QueryResult]) -> Result<HashMap<MerchantId, VaultStage>, Failure> {
+    let vault = |row| {
+        let merchant = MerchantRecord::of(row::Model::from_query_result(row, "")?)?;
+        Ok((merchant.id, merchant.vault.stage()))
+    };
+    rows.iter().map(vault).collect()
+}
+
+/// Gives a merchant's vault the key of the next generation; `false` if it is not at rest under `from`.
+pub(super) async fn begin_move(
+    db: &impl ConnectionTrait,
+    id: &MerchantId,
+    from: &WrappedVaultKey,
+    to: &WrappedVaultKey,
+) -> Result<bool, Failure> {
+    let done = row::Entity::update_many()
+        .col_expr(row::Column::FormerVaultKey, Expr::value(from.blob.clone()))
+        .col_expr(row::Column::WrappedVaultKey, Expr::value(to.blob.clone()))
+        .col_expr(row::Column::VaultGeneration, Expr::value(i64::from(to.generation.number())))
+        .filter(row::Column::Id.eq(id.as_str()))
+        .filter(row::Column::VaultGeneration.eq(i64::from(from.generation.number())))
+        .filter(row::Column::WrappedVaultKey.eq(from.blob.clone()))
+        .filter(row::Column::FormerVaultKey.is_null())
+        .exec(db)
+        .await?;
+    Ok(done.rows_affected == 1)
+}
+
+/// Throws the former key of a vault away: nothing is sealed under it any more. `false` if the vault does not move to
+/// `generation`.
+pub(super) async fn end_move(
+    db: &impl ConnectionTrait,
+    id: &MerchantId,
+    generation: VaultGeneration,
+) -> Result<bool, Failure> {
+    let done = row::Entity::update_many()
+        .col_expr(row::Column::FormerVaultKey, Expr::value(Option::<Vec<u8>>::None))
+        .filter(row::Column::Id.eq(id.as_str()))
+        .filter(row::Column::VaultGeneration.eq(i64::from(generation.number())))
+        .filter(row::Column::FormerVaultKey.is_not_null())
+        .exec(db)
+        .await?;
+    Ok(done.rows_affected == 1)
+}
+
 impl MerchantRecord {
     fn of(row: row::Model) -> Result<Self, Failure> {
+        let generation = vault::generation(row.vault_generation)?;
+        let former = match row.former_vault_key {
+            None => None,
+            Some(blob) => {
+                let generation = generation.former().ok_or(Failure::Corrupt("merchant.former_vault_key"))?;
+                Some(WrappedVaultKey { generation, blob })
+            }
+        };
         Ok(Self {
             id: MerchantId::parse(&row.id).map_err(|_| Failure::Corrupt("merchant.id"))?,
             name: row.name,
             last_four: words::last_four(&row.last_four).ok_or(Failure::Corrupt("merchant.last_four"))?,
-            vault_key: WrappedVaultKey(row.wrapped_vault_key),
+            vault: Vault { key: WrappedVaultKey { generation, blob: row.wrapped_vault_key }, former },
             created_at_ms: row.created_at_ms,
         })
     }

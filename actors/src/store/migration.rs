@@ -10,15 +10,24 @@ use super::error::StoreError;
 mod m0001_foundation;
 mod m0002_registry_generation;
 mod m0003_bdk;
+mod m0004_vault;
 
 /// Held while a process migrates a PostgreSQL database, so that two servers can start at once.
 const MIGRATION_LOCK: i64 = 0x7761_7269_6675;
+
+/// Makes the index of fingerprints that vaults begin with.
+pub(super) const FINGERPRINT_ODD: &str = m0004_vault::FINGERPRINT_ODD;
 
 struct Migrator;
 
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m0001_foundation::Step), Box::new(m0002_registry_generation::Step), Box::new(m0003_bdk::Step)]
+        vec![
+            Box::new(m0001_foundation::Step),
+            Box::new(m0002_registry_generation::Step),
+            Box::new(m0003_bdk::Step),
+            Box::new(m0004_vault::Step),
+        ]
     }
 }
 

@@ -8,9 +8,9 @@ use sea_orm::{ConnectionTrait, Database, DbErr};
 
 use warifu_core::merchant::MerchantId;
 
-use super::StoreError;
 use super::connect::writing;
 use super::error::Failure;
+use super::{StoreError, migration};
 
 /// The table of the rows, gone afterwards.
 const TABLE: &str = "warifu_probe";
@@ -116,17 +116,17 @@ async fn fill(url: &str, merchant: &MerchantId, tokens: u64, mut told: impl FnMu
     let db = Database::connect(options).await?;
     let backend = db.get_database_backend();
     // An index is made of many rows faster than it takes them in one by one.
-    db.execute_unprepared("DROP INDEX token_fingerprint").await?;
+    db.execute_unprepared("DROP INDEX token_fingerprint_odd").await?;
     let step = 10_000_000_000_000_000 / tokens.max(1);
     let sql = match backend {
         sea_orm::DbBackend::Sqlite => {
-            "INSERT INTO token (merchant_id, token, fingerprint, nonce, ciphertext, masked_pan, brand, created_at_ms) \
+            "INSERT INTO token (merchant_id, token, fingerprint_odd, nonce, ciphertext, masked_pan, brand, created_at_ms) \
              WITH RECURSIVE count(i) AS (SELECT ?2 UNION ALL SELECT i + 1 FROM count WHERE i + 1 < ?3) \
              SELECT ?1, printf('%016d', i * ?4 + abs(random()) % ?4), randomblob(32), zeroblob(12), zeroblob(32), \
              '411111******1111', 'visa', 0 FROM count"
         }
         _ => {
-            "INSERT INTO token (merchant_id, token, fingerprint, nonce, ciphertext, masked_pan, brand, created_at_ms) \
+            "INSERT INTO token (merchant_id, token, fingerprint_odd, nonce, ciphertext, masked_pan, brand, created_at_ms) \
              SELECT $1, lpad((i * $4 + floor(random() * $4)::bigint)::text, 16, '0'), sha256(i::text::bytea), \
              decode(repeat('00', 12), 'hex'), decode(repeat('00', 32), 'hex'), '411111******1111', 'visa', 0 \
              FROM generate_series($2, $3 - 1) AS i"
@@ -141,7 +141,7 @@ async fn fill(url: &str, merchant: &MerchantId, tokens: u64, mut told: impl FnMu
         done = until;
         told(done);
     }
-    db.execute_unprepared("CREATE UNIQUE INDEX token_fingerprint ON token (merchant_id, fingerprint)").await?;
+    db.execute_unprepared(migration::FINGERPRINT_ODD).await?;
     db.execute_unprepared("ANALYZE token").await?;
     db.close().await
 }

@@ -1,10 +1,11 @@
-//! Changes of the registry: merchants, modules and devices. Each is one transaction with its own audit record.
+//! Changes of the registry: merchants, modules, devices and keys. Each is one transaction with its own audit record.
 //!
 //! An operator's command is another process than the server, so it writes a log of its own.
 
 use sea_orm::DatabaseTransaction;
-use warifu_core::merchant::{BdkId, CustodianId, DeviceId, ModuleId};
+use warifu_core::merchant::{BdkId, CustodianId, DeviceId, MerchantId, ModuleId};
 use warifu_core::{custody, device};
+use warifu_hsm::{VaultGeneration, WrappedVaultKey};
 
 use super::audit::{self, LogId};
 use super::bdk::{self, BdkRecord};
@@ -15,6 +16,8 @@ use super::ik_export::{self, IkExport};
 use super::key_proposal::{self, KeyProposal};
 use super::merchant::MerchantRecord;
 use super::module::{ModuleRecord, ModuleState};
+use super::token::{self, Resealed};
+use super::vault::{self, VaultGenerationRecord};
 use super::{Store, bulk, lease, merchant, module};
 use crate::record::{Kind, Record};
 
@@ -66,6 +69,22 @@ enum Change<'a> {
     Second {
         first: &'a KeyProposal,
         by: &'a CustodianId,
+    },
+    VaultGeneration(&'a VaultGenerationRecord),
+    BeginMove {
+        merchant: &'a MerchantId,
+        from: &'a WrappedVaultKey,
+        to: &'a WrappedVaultKey,
+    },
+    Reseal {
+        merchant: &'a MerchantId,
+        to: VaultGeneration,
+        resealed: &'a [Resealed],
+        record: &'a Record,
+    },
+    EndMove {
+        merchant: &'a MerchantId,
+        to: VaultGeneration,
     },
     /// Nothing: the record is all there is.
     Note(&'a Record),
@@ -174,6 +193,55 @@ impl Registry {
         self.make(Change::ExportIk(export), export.at_ms).await
     }
 
+    /// Registers a generation of vault keys, or writes down what became of it.
+    ///
+    /// # Errors
+    /// `Exists` if it is further in its life already.
+    pub async fn note_vault_generation(&self, record: &VaultGenerationRecord, at_ms: i64) -> Result<(), StoreError> {
+        self.make(Change::VaultGeneration(record), at_ms).await
+    }
+
+    /// Gives a merchant's vault the key of the next generation: nothing is sealed under the old one any more.
+    ///
+    /// # Errors
+    /// `NotFound` if no vault of such a merchant is at rest under `from`.
+    pub async fn begin_vault_move(
+        &self,
+        merchant: &MerchantId,
+        from: &WrappedVaultKey,
+        to: &WrappedVaultKey,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.make(Change::BeginMove { merchant, from, to }, at_ms).await
+    }
+
+    /// Moves tokens of a merchant to the generation `to`, with the record of how they were sealed anew.
+    ///
+    /// # Errors
+    /// `Unavailable` if any of them is not of the generation before it any more: another process was faster.
+    pub async fn reseal(
+        &self,
+        merchant: &MerchantId,
+        to: VaultGeneration,
+        resealed: &[Resealed],
+        record: &Record,
+    ) -> Result<(), StoreError> {
+        self.make(Change::Reseal { merchant, to, resealed, record }, 0).await
+    }
+
+    /// Throws the key away that a merchant's vault moved from.
+    ///
+    /// # Errors
+    /// `NotFound` if no vault of such a merchant moves to that generation.
+    pub async fn end_vault_move(
+        &self,
+        merchant: &MerchantId,
+        to: VaultGeneration,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.make(Change::EndMove { merchant, to }, at_ms).await
+    }
+
     /// Writes a record of something that changed nothing here, such as a use of the HSM by an operator's command.
     pub async fn note(&self, record: &Record) -> Result<(), StoreError> {
         self.make(Change::Note(record), 0).await
@@ -203,8 +271,11 @@ impl Registry {
         change.apply(&txn, at_ms).await?;
         let appended = audit::append(&self.log, owner, &tree, std::slice::from_ref(line))?;
         let mut writes = Vec::from(appended.writes);
-        if !matches!(change, Change::Note(_)) {
-            writes.push(lease::count());
+        match change {
+            // No row that is looked up is another one for it.
+            Change::Note(_) => {}
+            Change::Reseal { merchant, to, resealed, .. } => writes.push(token::reseal(merchant, *to, resealed)),
+            _ => writes.push(lease::count()),
         }
         bulk::write(&txn, writes).await?;
         txn.commit().await?;
@@ -252,7 +323,18 @@ impl Change<'_> {
             Self::NewCustodian(new) => custodian::insert(txn, new).await?,
             Self::BlockCustodian { id } => known(custodian::block(txn, id).await?, "custodian")?,
             Self::ExportIk(export) => ik_export::insert(txn, export).await?,
-            Self::Note(_) => {}
+            Self::VaultGeneration(record) => {
+                let known = vault::by_number(txn, record.generation).await?;
+                if known.is_some_and(|known| !known.state.may_become(record.state)) {
+                    return Err(Undone::Refused(StoreError::Exists("vault generation")));
+                }
+                vault::put(txn, record).await?;
+            }
+            Self::BeginMove { merchant, from, to } => {
+                known(merchant::begin_move(txn, merchant, from, to).await?, "vault")?;
+            }
+            Self::EndMove { merchant, to } => known(merchant::end_move(txn, merchant, *to).await?, "vault")?,
+            Self::Reseal { .. } | Self::Note(_) => {}
         }
         Ok(())
     }
@@ -265,6 +347,9 @@ impl Change<'_> {
             Self::NewBdk(_) | Self::MoveBdk { .. } | Self::Propose(_) | Self::Second { .. } => "key",
             Self::NewCustodian(_) | Self::BlockCustodian { .. } => "custodian",
             Self::ExportIk(_) => "export",
+            Self::VaultGeneration(_) => "vault generation",
+            Self::BeginMove { .. } | Self::EndMove { .. } => "vault",
+            Self::Reseal { .. } => "token",
             Self::Note(_) => "record",
         }
     }
@@ -324,6 +409,23 @@ impl Change<'_> {
                 record.key = Some(export.kbpk.to_string());
                 record.because(format_args!("number {}, by {}", export.number, export.by))
             }
+            Self::VaultGeneration(new) => {
+                record.key = Some(format!("vault generation {}", new.generation));
+                let state = new.state.name();
+                match new.proof {
+                    Some(proof) => record.because(format_args!("vault keys {state}, fingerprint key's proof {proof}")),
+                    None => record.because(format_args!("vault keys {state}")),
+                }
+            }
+            Self::BeginMove { merchant, to, .. } => {
+                record.merchant = Some(merchant.to_string());
+                record.because(format_args!("vault began to move to generation {}", to.generation))
+            }
+            Self::EndMove { merchant, to } => {
+                record.merchant = Some(merchant.to_string());
+                record.because(format_args!("vault has moved to generation {to}; the former key is gone"))
+            }
+            Self::Reseal { record, .. } => (*record).clone(),
             Self::Note(note) => (*note).clone(),
         }
     }

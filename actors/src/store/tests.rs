@@ -12,11 +12,12 @@ use warifu_core::money::{Currency, Money};
 use warifu_core::payment;
 use warifu_core::replay::KsnGuard;
 use warifu_core::token::{LastFour, Token};
-use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan, WrappedVaultKey};
+use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan, VaultGeneration, WrappedVaultKey};
 
 use super::job::{Candidate, Intent, NewPayment, Origin, PaymentId, Take, Taken};
 use super::{
-    CardCheck, DeviceRecord, Job, LogId, MerchantRecord, Outcome, Store, StoreError, Writer, WriterSettings, bulk,
+    CardCheck, DeviceRecord, Fingerprints, Job, LogId, MerchantRecord, Outcome, Store, StoreError, Vault, Writer,
+    WriterSettings, bulk,
 };
 use crate::record::{Kind, Record};
 
@@ -89,7 +90,7 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
     assert!(matches!(moved, Ok(Outcome::Moved(_))), "{moved:?}");
     writer.submit(note()).await.unwrap().unwrap();
     let seen = bulk::seen::take();
-    assert_eq!(seen.len(), 13, "{seen:#?}");
+    assert_eq!(seen.len(), 14, "{seen:#?}");
     for sql in seen {
         let explained = format!("EXPLAIN QUERY PLAN {sql}");
         let explained = Statement::from_sql_and_values(DbBackend::Sqlite, explained, ["[]".into()]);
@@ -132,8 +133,8 @@ async fn writer_and_shop(store: &Store) -> (Writer, MerchantId, DeviceId) {
 }
 
 fn merchant(id: &MerchantId) -> MerchantRecord {
-    let vault_key = WrappedVaultKey(vec![1; 40]);
-    MerchantRecord { id: id.clone(), name: "Shop".to_owned(), last_four: LastFour::Keep, vault_key, created_at_ms: 1 }
+    let vault = Vault::of(WrappedVaultKey { generation: VaultGeneration::FIRST, blob: vec![1; 40] });
+    MerchantRecord { id: id.clone(), name: "Shop".to_owned(), last_four: LastFour::Keep, vault, created_at_ms: 1 }
 }
 
 fn device(id: &DeviceId, merchant: &MerchantId) -> DeviceRecord {
@@ -162,7 +163,7 @@ fn paying(merchant: &MerchantId, device: &DeviceId, id: PaymentId) -> Take {
         digest: [1; 32],
         device: device.clone(),
         counter: Counter::new(Scheme::Aes, 1).unwrap(),
-        fingerprint: Fingerprint([1; 32]),
+        fingerprints: Fingerprints { generation: VaultGeneration::FIRST, current: Fingerprint([1; 32]), former: None },
         candidate: Some(Candidate {
             token: (0_u64..).find_map(|number| Token::draw(number.to_be_bytes(), None)).unwrap(),
             sealed: SealedPan { nonce: [1; 12], ciphertext: vec![1; 32] },

@@ -1,26 +1,28 @@
 //! Tokens: which card of which merchant each stands for, and its sealed number.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{FromQueryResult, QueryResult};
+use sea_orm::sea_query::Condition;
+use sea_orm::{DbBackend, FromQueryResult, QueryOrder, QueryResult, QuerySelect, Statement};
 use warifu_core::card::{Brand, MaskedPan};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
-use warifu_hsm::{Fingerprint, SealedPan};
+use warifu_hsm::{Fingerprint, SealedPan, VaultGeneration};
 
 use super::Store;
 use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{CardView, NewToken, Wanted};
 use super::error::{Failure, StoreError};
 use super::lookup::{Lookup, Truth};
+use super::vault::{self, Fingerprints, Parity};
 
 /// A token and what it stands for.
 pub struct TokenRecord {
     /// The digits.
     pub token: Token,
-    /// The card's fingerprint at the merchant.
-    pub fingerprint: Fingerprint,
     /// The card number, sealed for this merchant and token.
     pub sealed: SealedPan,
+    /// By the merchant's vault key of which generation.
+    pub generation: VaultGeneration,
     /// What may be shown of it.
     pub masked: MaskedPan,
     /// Its brand.
@@ -41,7 +43,9 @@ mod row {
         pub merchant_id: String,
         #[sea_orm(primary_key, auto_increment = false)]
         pub token: String,
-        pub fingerprint: Vec<u8>,
+        pub fingerprint_odd: Option<Vec<u8>>,
+        pub fingerprint_even: Option<Vec<u8>>,
+        pub vault_generation: i64,
         pub nonce: Vec<u8>,
         pub ciphertext: Vec<u8>,
         pub masked_pan: String,
@@ -52,12 +56,20 @@ mod row {
     impl ActiveModelBehavior for ActiveModel {}
 }
 
+/// What is moved to the next generation: a card number sealed anew, and the card's fingerprint.
+pub struct Resealed {
+    /// The token, which stays.
+    pub token: Token,
+    /// The card number, sealed for this merchant and token under the new key.
+    pub sealed: SealedPan,
+    /// By the new fingerprint key.
+    pub fingerprint: Fingerprint,
+}
+
 /// A token without its sealed card number.
 #[derive(FromQueryResult)]
 struct Known {
-    merchant_id: String,
     token: String,
-    fingerprint: Vec<u8>,
     masked_pan: String,
     brand: String,
 }
@@ -69,16 +81,23 @@ impl Store {
         merchant: &MerchantId,
         fingerprint: &Fingerprint,
     ) -> Result<Option<TokenRecord>, StoreError> {
-        let select = row::Entity::find()
-            .filter(row::Column::MerchantId.eq(merchant.as_str()))
-            .filter(row::Column::Fingerprint.eq(fingerprint.0.to_vec()));
+        let select = row::Entity::find().filter(row::Column::MerchantId.eq(merchant.as_str())).filter(
+            Condition::any()
+                .add(row::Column::FingerprintOdd.eq(fingerprint.0.to_vec()))
+                .add(row::Column::FingerprintEven.eq(fingerprint.0.to_vec())),
+        );
         let row = self.one(select).await?;
         Ok(row.map(TokenRecord::of).transpose()?)
     }
 
     /// Whether a card has a token at a merchant.
-    pub async fn knows_card(&self, merchant: &MerchantId, fingerprint: &Fingerprint) -> Result<bool, StoreError> {
-        Ok(self.lookups().cards.find((merchant.clone(), *fingerprint)).await?.is_some())
+    pub async fn knows_card(&self, merchant: &MerchantId, card: &Fingerprints) -> Result<bool, StoreError> {
+        for fingerprint in card.each() {
+            if self.lookups().cards.find((merchant.clone(), fingerprint)).await?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// One token of a merchant. A foreign token and one never issued give the same answer.
@@ -87,6 +106,104 @@ impl Store {
         let row = self.one(row::Entity::find_by_id(key)).await?;
         Ok(row.map(TokenRecord::of).transpose()?)
     }
+
+    /// Tokens of a merchant that are of a generation, in their order, after one of them; at most `limit`.
+    pub async fn tokens_of(
+        &self,
+        merchant: &MerchantId,
+        generation: VaultGeneration,
+        after: Option<&Token>,
+        limit: u64,
+    ) -> Result<Vec<TokenRecord>, StoreError> {
+        let select = row::Entity::find()
+            .filter(row::Column::MerchantId.eq(merchant.as_str()))
+            .filter(row::Column::Token.gt(after.map_or("", Token::as_str)))
+            .filter(row::Column::VaultGeneration.eq(i64::from(generation.number())))
+            .order_by_asc(row::Column::Token)
+            .limit(limit);
+        let rows = self.all(select).await?;
+        Ok(rows.into_iter().map(TokenRecord::of).collect::<Result<_, _>>()?)
+    }
+
+    /// How many tokens a merchant has of a generation. Every token of the merchant is looked at.
+    pub async fn count_tokens_of(&self, merchant: &MerchantId, generation: VaultGeneration) -> Result<u64, StoreError> {
+        let statement = Statement::from_sql_and_values(
+            self.backend(),
+            "SELECT count(*) AS n FROM token WHERE merchant_id = $1 AND vault_generation = $2",
+            [merchant.as_str().into(), i64::from(generation.number()).into()],
+        );
+        let statement = &statement;
+        let row = self.reading_pool().read(|db| async move { db.query_one_raw(statement.clone()).await }).await?;
+        let row = row.ok_or(StoreError::Corrupt("a count"))?;
+        let tokens = row.try_get::<i64>("", "n").map_err(Failure::from)?;
+        Ok(u64::try_from(tokens).unwrap_or_default())
+    }
+
+    /// Forgets up to `limit` fingerprints that the keys of a generation made at a merchant, and tells how many they were.
+    /// Only where its vault has moved on.
+    pub async fn forget_fingerprints(
+        &self,
+        merchant: &MerchantId,
+        generation: VaultGeneration,
+        limit: u32,
+    ) -> Result<u64, StoreError> {
+        let sql = match Parity::of(generation) {
+            Parity::Odd => {
+                "UPDATE token SET fingerprint_odd = NULL WHERE merchant_id = $1 AND token IN (SELECT token FROM token \
+                 WHERE merchant_id = $1 AND fingerprint_odd IS NOT NULL LIMIT $2) AND EXISTS (SELECT 1 FROM merchant \
+                 WHERE id = $1 AND vault_generation > $3 AND former_vault_key IS NULL)"
+            }
+            Parity::Even => {
+                "UPDATE token SET fingerprint_even = NULL WHERE merchant_id = $1 AND token IN (SELECT token FROM token \
+                 WHERE merchant_id = $1 AND fingerprint_even IS NOT NULL LIMIT $2) AND EXISTS (SELECT 1 FROM merchant \
+                 WHERE id = $1 AND vault_generation > $3 AND former_vault_key IS NULL)"
+            }
+        };
+        let values = [merchant.as_str().into(), i64::from(limit).into(), i64::from(generation.number()).into()];
+        let statement = Statement::from_sql_and_values(self.backend(), sql, values);
+        let txn = self.begin().await?;
+        let done = txn.execute_raw(statement).await.map_err(Failure::from)?;
+        txn.commit().await.map_err(Failure::from)?;
+        Ok(done.rows_affected())
+    }
+}
+
+/// Moves tokens of a merchant to the next generation, each only if it is still of the one before.
+pub(super) fn reseal(merchant: &MerchantId, to: VaultGeneration, resealed: &[Resealed]) -> Write {
+    let mut rows = Rows::new(&[
+        ("merchant_id", Kind::Text),
+        ("token", Kind::Text),
+        ("nonce", Kind::Bytes),
+        ("ciphertext", Kind::Bytes),
+        ("fingerprint", Kind::Bytes),
+        ("vault_generation", Kind::Int),
+    ]);
+    for Resealed { token, sealed, fingerprint } in resealed {
+        rows.push([
+            merchant.as_str().into(),
+            token.as_str().into(),
+            sealed.nonce.to_vec().into(),
+            sealed.ciphertext.clone().into(),
+            fingerprint.0.to_vec().into(),
+            i64::from(to.number()).into(),
+        ]);
+    }
+    let head = match Parity::of(to) {
+        Parity::Odd => {
+            "UPDATE token SET nonce = v.nonce, ciphertext = v.ciphertext, vault_generation = v.vault_generation, \
+             fingerprint_odd = v.fingerprint FROM"
+        }
+        Parity::Even => {
+            "UPDATE token SET nonce = v.nonce, ciphertext = v.ciphertext, vault_generation = v.vault_generation, \
+             fingerprint_even = v.fingerprint FROM"
+        }
+    };
+    Write::new(
+        head,
+        rows,
+        "WHERE token.merchant_id = v.merchant_id AND token.token = v.token \
+         AND token.vault_generation = v.vault_generation - 1",
+    )
 }
 
 /// Cards looked up by merchant and fingerprint: the token each has. It is never given another, and never taken away.
@@ -97,9 +214,8 @@ impl Lookup for ByFingerprint {
     type Found = CardView;
     const TRUTH: Truth = Truth::Always;
 
-    const HEAD: &'static str = "SELECT t.merchant_id, t.token, t.fingerprint, t.masked_pan, t.brand FROM";
-    const TAIL: &'static str =
-        "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.fingerprint = v.fingerprint";
+    const HEAD: &'static str = SELECT_CARD;
+    const TAIL: &'static str = SAME_CARD;
 
     fn bind<'a>(keys: impl Iterator<Item = &'a Self::Key>) -> Rows {
         let mut rows = Rows::new(&[("merchant_id", Kind::Text), ("fingerprint", Kind::Bytes)]);
@@ -108,17 +224,21 @@ impl Lookup for ByFingerprint {
     }
 
     fn key(row: &QueryResult) -> Result<Self::Key, Failure> {
-        let merchant = MerchantId::parse(&row.try_get::<String>("", "merchant_id")?);
-        let merchant = merchant.map_err(|_| Failure::Corrupt("token.merchant_id"))?;
-        Ok((merchant, fingerprint(row.try_get("", "fingerprint")?)?))
+        Ok((merchant(row)?, fingerprint(row.try_get("", "fingerprint")?)?))
     }
 
     fn found(row: &QueryResult) -> Result<CardView, Failure> {
-        Ok(Found::of(Known::from_query_result(row, "")?)?.card)
+        Ok(Found::of(row)?.card)
     }
 }
 
-/// Tokens a batch asks for: by the fingerprints of its cards, and by the digits it drew.
+/// What is read of a token by the fingerprint of its card.
+const SELECT_CARD: &str = "SELECT t.merchant_id, t.token, v.fingerprint, t.masked_pan, t.brand FROM";
+/// Fingerprints of all generations are numbers nobody can hit by chance: whichever column has one has the card.
+const SAME_CARD: &str = "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id \
+                         AND (t.fingerprint_odd = v.fingerprint OR t.fingerprint_even = v.fingerprint)";
+
+/// A token a batch asks for by the fingerprint of its card.
 pub(super) struct Found {
     pub(super) merchant: MerchantId,
     pub(super) fingerprint: Fingerprint,
@@ -135,22 +255,44 @@ pub(super) fn selects(wanted: &Wanted<'_>) -> [Select; 2] {
     for (merchant, token) in &wanted.candidates {
         by_token.push([merchant.as_str().into(), token.as_str().into()]);
     }
-    let head = "SELECT t.merchant_id, t.token, t.fingerprint, t.masked_pan, t.brand FROM";
-    let same_card = "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.fingerprint = v.fingerprint";
     let same_digits = "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.token = v.token";
-    [Select::new(head, by_fingerprint, same_card), Select::new(head, by_token, same_digits)]
+    [
+        Select::new(SELECT_CARD, by_fingerprint, SAME_CARD),
+        Select::new("SELECT t.merchant_id, t.token FROM", by_token, same_digits),
+    ]
 }
 
-/// What either of [`selects`] found.
+/// What the first of [`selects`] found.
 pub(super) fn found(rows: &[QueryResult]) -> impl Iterator<Item = Result<Found, Failure>> {
-    rows.iter().map(|row| Found::of(Known::from_query_result(row, "")?))
+    rows.iter().map(Found::of)
 }
 
-pub(super) fn insert<'a>(tokens: impl Iterator<Item = (&'a (MerchantId, Token), &'a NewToken)>) -> Write {
+/// What the second of [`selects`] found: digits that are taken.
+pub(super) fn taken(rows: &[QueryResult]) -> impl Iterator<Item = Result<(MerchantId, Token), Failure>> {
+    rows.iter().map(|row| {
+        let token = Token::parse(&row.try_get::<String>("", "token")?).map_err(|_| Failure::Corrupt("a token"))?;
+        Ok((merchant(row)?, token))
+    })
+}
+
+fn merchant(row: &QueryResult) -> Result<MerchantId, Failure> {
+    let merchant = MerchantId::parse(&row.try_get::<String>("", "merchant_id")?);
+    merchant.map_err(|_| Failure::Corrupt("token.merchant_id"))
+}
+
+/// Writes new tokens down, each only if its merchant's vault still stands as it did when the card was sealed and its
+/// fingerprints were made: from the moment a vault moves on, nothing more is sealed under its old key.
+pub(super) fn insert<'a>(
+    backend: DbBackend,
+    tokens: impl Iterator<Item = (&'a (MerchantId, Token), &'a NewToken)>,
+) -> Write {
     let mut rows = Rows::new(&[
         ("merchant_id", Kind::Text),
         ("token", Kind::Text),
-        ("fingerprint", Kind::Bytes),
+        ("fingerprint_odd", Kind::BytesOrNull),
+        ("fingerprint_even", Kind::BytesOrNull),
+        ("vault_generation", Kind::Int),
+        ("vault_moving", Kind::Int),
         ("nonce", Kind::Bytes),
         ("ciphertext", Kind::Bytes),
         ("masked_pan", Kind::Text),
@@ -158,10 +300,16 @@ pub(super) fn insert<'a>(tokens: impl Iterator<Item = (&'a (MerchantId, Token), 
         ("created_at_ms", Kind::Int),
     ]);
     for ((merchant, token), new) in tokens {
+        let bytes = |fingerprint: Option<Fingerprint>| fingerprint.map_or_else(Vec::new, |it| it.0.to_vec());
+        let [odd, even] = new.fingerprints.by_parity().map(bytes);
+        let stage = new.fingerprints.stage();
         rows.push([
             merchant.as_str().into(),
             token.as_str().into(),
-            new.fingerprint.0.to_vec().into(),
+            odd.into(),
+            even.into(),
+            i64::from(stage.generation.number()).into(),
+            i64::from(stage.moving).into(),
             new.sealed.nonce.to_vec().into(),
             new.sealed.ciphertext.clone().into(),
             new.card.masked.as_str().into(),
@@ -169,11 +317,23 @@ pub(super) fn insert<'a>(tokens: impl Iterator<Item = (&'a (MerchantId, Token), 
             new.at_ms.into(),
         ]);
     }
+    let tail = match backend {
+        DbBackend::Sqlite => {
+            "CROSS JOIN merchant AS m WHERE m.id = v.merchant_id AND m.vault_generation = v.vault_generation \
+             AND (m.former_vault_key IS NOT NULL) = (v.vault_moving = 1)"
+        }
+        // A vault that is just moving on is waited for, and looked at again.
+        _ => {
+            "CROSS JOIN merchant AS m WHERE m.id = v.merchant_id AND m.vault_generation = v.vault_generation \
+             AND (m.former_vault_key IS NOT NULL) = (v.vault_moving = 1) FOR SHARE OF m"
+        }
+    };
     Write::new(
-        "INSERT INTO token (merchant_id, token, fingerprint, nonce, ciphertext, masked_pan, brand, created_at_ms) \
-         SELECT merchant_id, token, fingerprint, nonce, ciphertext, masked_pan, brand, created_at_ms FROM",
+        "INSERT INTO token (merchant_id, token, fingerprint_odd, fingerprint_even, vault_generation, nonce, ciphertext, \
+         masked_pan, brand, created_at_ms) SELECT v.merchant_id, v.token, v.fingerprint_odd, v.fingerprint_even, \
+         v.vault_generation, v.nonce, v.ciphertext, v.masked_pan, v.brand, v.created_at_ms FROM",
         rows,
-        "",
+        tail,
     )
 }
 
@@ -191,11 +351,12 @@ fn fingerprint(bytes: Vec<u8>) -> Result<Fingerprint, Failure> {
 }
 
 impl Found {
-    fn of(row: Known) -> Result<Self, Failure> {
+    fn of(row: &QueryResult) -> Result<Self, Failure> {
+        let Known { token, masked_pan, brand } = Known::from_query_result(row, "")?;
         Ok(Self {
-            merchant: MerchantId::parse(&row.merchant_id).map_err(|_| Failure::Corrupt("token.merchant_id"))?,
-            fingerprint: fingerprint(row.fingerprint)?,
-            card: card(&row.token, &row.masked_pan, &row.brand)?,
+            merchant: merchant(row)?,
+            fingerprint: fingerprint(row.try_get("", "fingerprint")?)?,
+            card: card(&token, &masked_pan, &brand)?,
         })
     }
 }
@@ -206,7 +367,7 @@ impl TokenRecord {
         let nonce = row.nonce.try_into().map_err(|_| Failure::Corrupt("token.nonce"))?;
         Ok(Self {
             token,
-            fingerprint: fingerprint(row.fingerprint)?,
+            generation: vault::generation(row.vault_generation)?,
             sealed: SealedPan { nonce, ciphertext: row.ciphertext },
             masked,
             brand,

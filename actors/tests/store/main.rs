@@ -12,3 +12,4 @@ mod race;
 mod registry;
 mod support;
 mod take;
+mod vault;

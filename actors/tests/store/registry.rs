@@ -24,7 +24,7 @@ fn module(id: &str, certificate: u8) -> ModuleRecord {
 async fn what_is_registered_is_found_again() {
     everywhere(|stage| async move {
         let registry = stage.store.registry(log("cli"));
-        assert_eq!(stage.store.merchant(&merchant("shop").id).await.unwrap(), Some(merchant("shop")));
+        assert_eq!(stage.store.merchant(&merchant("shop").id).await.unwrap(), Some(merchant("shop").into()));
         registry.register_module(&module("till-1", 1)).await.unwrap();
         assert_eq!(stage.store.module_by_certificate(&[1; 32]).await.unwrap(), Some(module("till-1", 1)));
         assert_eq!(stage.store.module_by_certificate(&[2; 32]).await.unwrap(), None);
@@ -101,7 +101,7 @@ async fn modules_are_blocked_and_devices_moved_only_as_they_may() {
 async fn a_store_is_migrated_once_whoever_comes_first() {
     for place in [Place::sqlite(), Place::postgres().await] {
         let store = Store::connect(&place.url).await.unwrap();
-        assert_eq!(store.schema_state().await.unwrap(), SchemaState::Behind { steps: 3 });
+        assert_eq!(store.schema_state().await.unwrap(), SchemaState::Behind { steps: 4 });
         if place.is_sqlite() {
             store.migrate().await.unwrap();
         } else {

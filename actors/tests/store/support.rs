@@ -9,7 +9,9 @@ use warifu_actors::record::{Kind, Record};
 use warifu_actors::store::job::{
     Candidate, Intent, Job, NewPayment, Origin, Outcome, PaymentId, Rejection, Take, Taken,
 };
-use warifu_actors::store::{Answer, CardCheck, DeviceRecord, LogId, MerchantRecord, Store, Writer, WriterSettings};
+use warifu_actors::store::{
+    Answer, CardCheck, DeviceRecord, Fingerprints, LogId, MerchantRecord, Store, Vault, Writer, WriterSettings,
+};
 use warifu_core::audit::{Tree, leaf_hash};
 use warifu_core::card::{Brand, MaskedPan};
 use warifu_core::device::{Format, Profile, State};
@@ -20,7 +22,7 @@ use warifu_core::money::{Currency, Money};
 use warifu_core::payment::Channel;
 use warifu_core::replay::KsnGuard;
 use warifu_core::token::{LastFour, Token};
-use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan, WrappedVaultKey};
+use warifu_hsm::{DecryptionMode, Fingerprint, SealedPan, VaultGeneration, WrappedVaultKey};
 
 pub(crate) const AT_MS: i64 = 1_700_000_000_000;
 /// Records of a card that was taken: the opened frame's, and the writer's own of what came of it.
@@ -167,9 +169,13 @@ pub(crate) fn merchant(id: &str) -> MerchantRecord {
         id: MerchantId::parse(id).unwrap(),
         name: "Ein Laden".to_owned(),
         last_four: LastFour::Keep,
-        vault_key: WrappedVaultKey(vec![7; 40]),
+        vault: Vault::of(vault_key(VaultGeneration::FIRST)),
         created_at_ms: AT_MS,
     }
+}
+
+pub(crate) fn vault_key(generation: VaultGeneration) -> WrappedVaultKey {
+    WrappedVaultKey { generation, blob: vec![6 + u8::try_from(generation.number()).unwrap(); 40] }
 }
 
 pub(crate) fn device(number: u8) -> DeviceRecord {
@@ -205,7 +211,7 @@ pub(crate) fn take(request: &str, device: u8, counter: u32, card: u64, draw: u64
         digest: digest(request),
         device: device_id(device),
         counter: Counter::new(Scheme::Aes, counter).unwrap(),
-        fingerprint: fingerprint(card),
+        fingerprints: Fingerprints { generation: VaultGeneration::FIRST, current: fingerprint(card), former: None },
         candidate: Some(candidate(draw)),
         origin: Origin {
             device: device_id(device),
@@ -235,7 +241,12 @@ pub(crate) fn digest(of: &str) -> [u8; 32] {
 }
 
 pub(crate) fn fingerprint(card: u64) -> Fingerprint {
-    let mut bytes = [0xF1; 32];
+    fingerprint_of(VaultGeneration::FIRST, card)
+}
+
+/// As the key of a generation makes it.
+pub(crate) fn fingerprint_of(generation: VaultGeneration, card: u64) -> Fingerprint {
+    let mut bytes = [0xF0 + u8::try_from(generation.number()).unwrap(); 32];
     bytes[..8].copy_from_slice(&card.to_be_bytes());
     Fingerprint(bytes)
 }

@@ -3,38 +3,77 @@
 use std::time::Duration;
 
 use warifu_core::card::Pan;
+use warifu_core::custody::KeyProof;
 use warifu_core::frame::SealedFrame;
 use warifu_core::merchant::{BdkId, MerchantId};
 use warifu_core::token::Token;
 
-use super::objects::{self, ServiceKeys};
+use super::objects::{self, VaultObjects};
 use super::open::Bdk;
+use super::raw::Handle;
 use super::seal::{self, VaultKeys};
 use super::session::HsmSession;
 use super::sign;
-use crate::{BdkSpec, CallTally, Fingerprint, Hsm, HsmError, Opened, SealedPan, Signature, WrappedVaultKey};
+use crate::{
+    BdkSpec, CallTally, Fingerprint, Hsm, HsmError, Opened, SealedPan, Signature, VaultGeneration, VaultSpec,
+    WrappedVaultKey,
+};
 
 /// An HSM session with its keys looked up. Dropping it closes the session, and with it goes every object it derived.
 pub struct Pkcs11Hsm {
     bdks: Vec<Bdk>,
+    /// The merchants' keys.
     vault_keys: VaultKeys,
-    keys: ServiceKeys,
+    /// What is known of the slot's own, and those that were needed until now.
+    specs: Vec<VaultSpec>,
+    vaults: Vec<(VaultGeneration, VaultObjects)>,
+    audit: Handle,
     /// Last, so that nothing above outlives it.
     session: HsmSession,
 }
 
 impl Pkcs11Hsm {
-    pub(super) fn open(session: HsmSession, bdks: &[BdkSpec]) -> Result<Self, HsmError> {
+    pub(super) fn open(session: HsmSession, bdks: &[BdkSpec], vaults: &[VaultSpec]) -> Result<Self, HsmError> {
         let lookups = session.slot().module().lookups();
-        let keys = objects::service_keys(&session)?;
+        let audit = objects::audit_key(&session)?;
         let cache_nodes = session.slot().cache_nodes() / bdks.len().max(1);
         let bdks: Vec<Bdk> =
             bdks.iter().map(|spec| Bdk::load(&session, spec, cache_nodes)).collect::<Result<_, _>>()?;
         drop(lookups);
-        let hsm = Self { bdks, vault_keys: VaultKeys::default(), keys, session };
+        let (vault_keys, specs) = (VaultKeys::default(), vaults.to_vec());
+        let hsm = Self { bdks, vault_keys, specs, vaults: Vec::new(), audit, session };
         let checked = hsm.check_proofs();
         hsm.swept(checked)?;
         Ok(hsm)
+    }
+
+    /// Whether the slot has the vault keys of a generation, and the registered ones where any are.
+    ///
+    /// # Errors
+    /// Says which is missing, unfit or another one.
+    pub fn has_vault(&mut self, generation: VaultGeneration) -> Result<(), HsmError> {
+        self.vault(generation).map(drop)
+    }
+
+    /// The vault keys of a generation, looked up when they are first needed: a rotation makes new ones while servers run,
+    /// and takes old ones away. Another fingerprint key than the registered one would give known cards new tokens.
+    fn vault(&mut self, generation: VaultGeneration) -> Result<VaultObjects, HsmError> {
+        if let Some((_, objects)) = self.vaults.iter().find(|(known, _)| *known == generation) {
+            return Ok(*objects);
+        }
+        let lookups = self.session.slot().module().lookups();
+        let objects = objects::vault(&self.session, generation)?;
+        drop(lookups);
+        let spec = self.specs.iter().find(|spec| spec.generation == generation);
+        if let Some(registered) = spec.and_then(|spec| spec.proof) {
+            let found = seal::fingerprint_proof(&self.session, objects.fingerprint)?;
+            if found != registered {
+                let label = objects::fingerprint_label(generation);
+                return Err(HsmError::KeyReplaced { label, found, registered, is: None });
+            }
+        }
+        self.vaults.push((generation, objects));
+        Ok(objects)
     }
 
     /// Whether each key that was registered with a proof is the one in the slot.
@@ -75,12 +114,24 @@ impl Hsm for Pkcs11Hsm {
         self.swept(opened)
     }
 
-    fn fingerprint(&mut self, merchant: &MerchantId, pan: &Pan) -> Result<Fingerprint, HsmError> {
-        seal::fingerprint(&self.session, self.keys.fingerprint, merchant, pan)
+    fn fingerprint(
+        &mut self,
+        generation: VaultGeneration,
+        merchant: &MerchantId,
+        pan: &Pan,
+    ) -> Result<Fingerprint, HsmError> {
+        let key = self.vault(generation)?.fingerprint;
+        seal::fingerprint(&self.session, key, merchant, pan)
     }
 
-    fn create_vault_key(&mut self) -> Result<WrappedVaultKey, HsmError> {
-        let created = seal::create_vault_key(&self.session, self.keys.vault_root);
+    fn fingerprint_proof(&mut self, generation: VaultGeneration) -> Result<KeyProof, HsmError> {
+        let key = self.vault(generation)?.fingerprint;
+        seal::fingerprint_proof(&self.session, key)
+    }
+
+    fn create_vault_key(&mut self, generation: VaultGeneration) -> Result<WrappedVaultKey, HsmError> {
+        let root = self.vault(generation)?.root;
+        let created = seal::create_vault_key(&self.session, root).map(|blob| WrappedVaultKey { generation, blob });
         self.swept(created)
     }
 
@@ -91,7 +142,7 @@ impl Hsm for Pkcs11Hsm {
         token: &Token,
         pan: &Pan,
     ) -> Result<SealedPan, HsmError> {
-        let root = self.keys.vault_root;
+        let root = self.vault(vault_key.generation)?.root;
         let sealed = self.vault_keys.seal(&self.session, root, vault_key, merchant, token, pan);
         self.swept(sealed)
     }
@@ -103,13 +154,13 @@ impl Hsm for Pkcs11Hsm {
         token: &Token,
         sealed: &SealedPan,
     ) -> Result<Pan, HsmError> {
-        let root = self.keys.vault_root;
+        let root = self.vault(vault_key.generation)?.root;
         let unsealed = self.vault_keys.unseal(&self.session, root, vault_key, merchant, token, sealed);
         self.swept(unsealed)
     }
 
     fn sign(&mut self, message: &[u8]) -> Result<Signature, HsmError> {
-        sign::sign(&self.session, self.keys.audit, message)
+        sign::sign(&self.session, self.audit, message)
     }
 
     fn audit_public_key(&mut self) -> Result<[u8; 65], HsmError> {

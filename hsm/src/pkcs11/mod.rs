@@ -39,7 +39,7 @@ pub use export::KbpkSpec;
 pub use generate::NewBdk;
 pub use hsm::Pkcs11Hsm;
 pub use mac::MacCheck;
-pub use objects::{AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, kbpk_label, masked_bdk_label};
+pub use objects::{AUDIT_LABEL, bdk_label, fingerprint_label, kbpk_label, masked_bdk_label, vault_root_label};
 pub use pin::Pin;
 pub(crate) use session::HsmSession;
 pub use slot::{Slot, SlotConfig, SlotFactory};

@@ -13,14 +13,27 @@ use warifu_core::merchant::BdkId;
 use super::raw::Handle;
 use super::session::HsmSession;
 use super::template::{Attribute, USES, ulong};
-use crate::{BdkSpec, HsmError};
+use crate::{BdkSpec, HsmError, VaultGeneration};
 
-/// The key that wraps the merchants' vault keys.
-pub const VAULT_ROOT_LABEL: &str = "warifu/vault-root";
-/// The key of card fingerprints.
-pub const FINGERPRINT_LABEL: &str = "warifu/fingerprint";
 /// The key pair that signs the audit log.
 pub const AUDIT_LABEL: &str = "warifu/audit";
+
+/// The label of the key that wraps the merchants' vault keys of a generation: `warifu/vault-root`, `warifu/vault-root/2` ...
+pub fn vault_root_label(generation: VaultGeneration) -> String {
+    of_generation("warifu/vault-root", generation)
+}
+
+/// The label of the key of card fingerprints of a generation.
+pub fn fingerprint_label(generation: VaultGeneration) -> String {
+    of_generation("warifu/fingerprint", generation)
+}
+
+fn of_generation(label: &str, generation: VaultGeneration) -> String {
+    match generation {
+        VaultGeneration::FIRST => label.to_owned(),
+        later => format!("{label}/{later}"),
+    }
+}
 
 /// The label of a base derivation key's object.
 pub fn bdk_label(id: &BdkId) -> String {
@@ -60,11 +73,11 @@ pub(super) enum BdkObjects {
     },
 }
 
-/// The session copies of the keys every server needs.
-pub(super) struct ServiceKeys {
-    pub(super) vault_root: Handle,
+/// The session copies of the vault keys of a generation.
+#[derive(Clone, Copy)]
+pub(super) struct VaultObjects {
+    pub(super) root: Handle,
     pub(super) fingerprint: Handle,
-    pub(super) audit: Handle,
 }
 
 /// Finds, checks and copies a base derivation key.
@@ -91,14 +104,13 @@ pub(super) fn kbpk(session: &HsmSession, id: &BdkId, len: KeyLen) -> Result<Hand
     secret_key(session, &kbpk_label(id), &fitness)
 }
 
-/// Finds, checks and copies the service keys.
-pub(super) fn service_keys(session: &HsmSession) -> Result<ServiceKeys, HsmError> {
-    let vault_root = Fitness { key_type: CKK_AES, len: Some(32), uses: &[CKA_WRAP, CKA_UNWRAP] };
+/// Finds, checks and copies the vault keys of a generation.
+pub(super) fn vault(session: &HsmSession, generation: VaultGeneration) -> Result<VaultObjects, HsmError> {
+    let root = Fitness { key_type: CKK_AES, len: Some(32), uses: &[CKA_WRAP, CKA_UNWRAP] };
     let fingerprint = Fitness { key_type: CKK_GENERIC_SECRET, len: Some(32), uses: &[CKA_SIGN] };
-    Ok(ServiceKeys {
-        vault_root: secret_key(session, VAULT_ROOT_LABEL, &vault_root)?,
-        fingerprint: secret_key(session, FINGERPRINT_LABEL, &fingerprint)?,
-        audit: audit_key(session)?,
+    Ok(VaultObjects {
+        root: secret_key(session, &vault_root_label(generation), &root)?,
+        fingerprint: secret_key(session, &fingerprint_label(generation), &fingerprint)?,
     })
 }
 
@@ -162,7 +174,8 @@ const fn too_able(usage: CK_ATTRIBUTE_TYPE) -> &'static str {
     }
 }
 
-fn audit_key(session: &HsmSession) -> Result<Handle, HsmError> {
+/// Finds, checks and copies the audit key.
+pub(super) fn audit_key(session: &HsmSession) -> Result<Handle, HsmError> {
     let object = find(session, AUDIT_LABEL, CKO_PRIVATE_KEY)?;
     let unfit = |reason| Err(HsmError::KeyUnfit { label: AUDIT_LABEL.to_owned(), reason });
     if session.number(object, CKA_KEY_TYPE)? != CKK_EC {

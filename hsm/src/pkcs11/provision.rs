@@ -20,14 +20,14 @@ use super::ckr;
 use super::mechanism::Mechanism;
 use super::module::ModuleUse;
 use super::objects::{
-    AUDIT_LABEL, FINGERPRINT_LABEL, VAULT_ROOT_LABEL, bdk_label, kbpk_label, lookup, masked_bdk_label,
+    AUDIT_LABEL, bdk_label, fingerprint_label, kbpk_label, lookup, masked_bdk_label, vault_root_label,
 };
 use super::pin::Pin;
 use super::raw::Handle;
 use super::session::HsmSession;
 use super::slot::{self, Slot};
 use super::template::{Attribute, Exposure, Life, secret_key, ulong};
-use crate::{BdkSpec, CallTally, HsmError};
+use crate::{BdkSpec, CallTally, HsmError, VaultGeneration};
 
 /// `prime256v1`, DER.
 const P256: [u8; 10] = [0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x03, 0x01, 0x07];
@@ -164,29 +164,56 @@ fn destroy(slot: &Slot, labels: &[String]) -> Result<(), HsmError> {
 pub fn create_service_keys(slot: &Slot) -> Result<(), HsmError> {
     let session = slot.writing_session()?;
     let _lookups = session.slot().module().lookups();
-    let mut missing = [false; 3];
-    for (missing, label) in missing.iter_mut().zip([VAULT_ROOT_LABEL, FINGERPRINT_LABEL, AUDIT_LABEL]) {
-        *missing = match refuse_taken(&session, label) {
-            Ok(()) => true,
-            Err(HsmError::KeyExists { .. }) => false,
-            Err(other) => return Err(other),
-        };
-    }
-    let [root, fingerprint, audit] = missing;
-    if missing == [false; 3] {
-        return Err(HsmError::KeyExists { label: VAULT_ROOT_LABEL.to_owned() });
-    }
-    if root {
-        generate_secret(&session, VAULT_ROOT_LABEL, CKK_AES, Mechanism::AesKeyGen, &[CKA_WRAP, CKA_UNWRAP])?;
-    }
-    if fingerprint {
-        let mechanism = Mechanism::GenericSecretKeyGen;
-        generate_secret(&session, FINGERPRINT_LABEL, CKK_GENERIC_SECRET, mechanism, &[CKA_SIGN])?;
-    }
-    if audit {
+    let vault_made = create_missing_vault_keys(&session, VaultGeneration::FIRST)?;
+    let audit_made = is_free(&session, AUDIT_LABEL)?;
+    if audit_made {
         generate_audit_pair(&session)?;
     }
-    Ok(())
+    match vault_made || audit_made {
+        true => Ok(()),
+        false => Err(HsmError::KeyExists { label: vault_root_label(VaultGeneration::FIRST) }),
+    }
+}
+
+/// Makes the vault keys of a generation in the slot. Again after it was cut off, it makes the rest.
+///
+/// # Errors
+/// When the slot refuses.
+pub fn create_vault_keys(slot: &Slot, generation: VaultGeneration) -> Result<(), HsmError> {
+    let session = slot.writing_session()?;
+    let _lookups = session.slot().module().lookups();
+    create_missing_vault_keys(&session, generation).map(drop)
+}
+
+/// Destroys the vault keys of a generation. That nothing is sealed under them any more is the caller's to know; what is
+/// not there counts as destroyed.
+///
+/// # Errors
+/// When the slot refuses; then some of it may be left.
+pub fn destroy_vault_keys(slot: &Slot, generation: VaultGeneration) -> Result<(), HsmError> {
+    destroy(slot, &[vault_root_label(generation), fingerprint_label(generation)])
+}
+
+/// Whether there was anything to make.
+fn create_missing_vault_keys(session: &HsmSession, generation: VaultGeneration) -> Result<bool, HsmError> {
+    let (root, fingerprint) = (vault_root_label(generation), fingerprint_label(generation));
+    let (root_free, fingerprint_free) = (is_free(session, &root)?, is_free(session, &fingerprint)?);
+    if root_free {
+        generate_secret(session, &root, CKK_AES, Mechanism::AesKeyGen, &[CKA_WRAP, CKA_UNWRAP])?;
+    }
+    if fingerprint_free {
+        let mechanism = Mechanism::GenericSecretKeyGen;
+        generate_secret(session, &fingerprint, CKK_GENERIC_SECRET, mechanism, &[CKA_SIGN])?;
+    }
+    Ok(root_free || fingerprint_free)
+}
+
+fn is_free(session: &HsmSession, label: &str) -> Result<bool, HsmError> {
+    match refuse_taken(session, label) {
+        Ok(()) => Ok(true),
+        Err(HsmError::KeyExists { .. }) => Ok(false),
+        Err(other) => Err(other),
+    }
 }
 
 fn refuse_taken(session: &HsmSession, label: &str) -> Result<(), HsmError> {

@@ -10,6 +10,7 @@ use cryptoki_sys::{
     CKR_GENERAL_ERROR, CKR_WRAPPED_KEY_INVALID, CKR_WRAPPED_KEY_LEN_RANGE,
 };
 use warifu_core::card::Pan;
+use warifu_core::custody::KeyProof;
 use warifu_core::key::KeyLen;
 use warifu_core::merchant::MerchantId;
 use warifu_core::secret::SecretBytes;
@@ -19,7 +20,9 @@ use super::mechanism::Mechanism;
 use super::raw::Handle;
 use super::session::{HsmSession, SessionObject};
 use super::template::{Exposure, Life, aes_session_key, secret_key};
-use crate::vault::{NONCE_LEN, TAG_LEN, fingerprint_input, pan_context};
+use crate::vault::{
+    FINGERPRINT_PROOF_DATA, NONCE_LEN, TAG_LEN, fingerprint_input, fingerprint_proof as proof, pan_context,
+};
 use crate::{Fingerprint, HsmError, SealedPan, WrappedVaultKey};
 
 /// Most vault keys a session keeps unwrapped.
@@ -41,21 +44,21 @@ struct Kept {
 }
 
 impl VaultKeys {
-    /// The key of a blob, unwrapped if it is not yet.
-    fn key(&mut self, session: &HsmSession, vault_root: Handle, blob: &WrappedVaultKey) -> Result<Handle, HsmError> {
+    /// A merchant's key, unwrapped if it is not yet.
+    fn key(&mut self, session: &HsmSession, vault_root: Handle, wrapped: &WrappedVaultKey) -> Result<Handle, HsmError> {
         self.clock += 1;
-        if let Some(kept) = self.kept.get_mut(blob) {
+        if let Some(kept) = self.kept.get_mut(wrapped) {
             kept.used = self.clock;
             return Ok(*kept.key);
         }
-        let key = unwrap(session, vault_root, blob)?;
+        let key = unwrap(session, vault_root, wrapped)?;
         let handle = *key;
         if self.kept.len() >= MAX_KEYS
-            && let Some(oldest) = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(blob, _)| blob.clone())
+            && let Some(oldest) = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(wrapped, _)| wrapped.clone())
         {
             self.kept.remove(&oldest);
         }
-        self.kept.insert(blob.clone(), Kept { key, used: self.clock });
+        self.kept.insert(wrapped.clone(), Kept { key, used: self.clock });
         Ok(handle)
     }
 
@@ -64,12 +67,12 @@ impl VaultKeys {
         &mut self,
         session: &HsmSession,
         vault_root: Handle,
-        blob: &WrappedVaultKey,
+        wrapped: &WrappedVaultKey,
         merchant: &MerchantId,
         token: &Token,
         pan: &Pan,
     ) -> Result<SealedPan, HsmError> {
-        let key = self.key(session, vault_root, blob)?;
+        let key = self.key(session, vault_root, wrapped)?;
         let mut nonce = [0; NONCE_LEN];
         session.generate_random(&mut nonce)?;
         let mut ciphertext = vec![0; pan.expose().len() + TAG_LEN];
@@ -83,12 +86,12 @@ impl VaultKeys {
         &mut self,
         session: &HsmSession,
         vault_root: Handle,
-        blob: &WrappedVaultKey,
+        wrapped: &WrappedVaultKey,
         merchant: &MerchantId,
         token: &Token,
         sealed: &SealedPan,
     ) -> Result<Pan, HsmError> {
-        let key = self.key(session, vault_root, blob)?;
+        let key = self.key(session, vault_root, wrapped)?;
         let mechanism = Mechanism::AesGcm { nonce: &sealed.nonce, aad: &pan_context(merchant, token) };
         let mut written = Ok(0);
         // Room for the tag too: modules may ask for as much room as there is ciphertext.
@@ -112,21 +115,28 @@ pub(super) fn fingerprint(
     Ok(Fingerprint(fingerprint))
 }
 
+/// What tells a fingerprint key from every other one.
+pub(super) fn fingerprint_proof(session: &HsmSession, key: Handle) -> Result<KeyProof, HsmError> {
+    let mut mac = [0; 32];
+    session.sign(Mechanism::Sha256Hmac, key, FINGERPRINT_PROOF_DATA, &mut mac)?;
+    Ok(proof(&mac))
+}
+
 /// Makes a vault key, wraps it, and lets the session object go.
-pub(super) fn create_vault_key(session: &HsmSession, vault_root: Handle) -> Result<WrappedVaultKey, HsmError> {
+pub(super) fn create_vault_key(session: &HsmSession, vault_root: Handle) -> Result<Vec<u8>, HsmError> {
     let template = aes_session_key(KeyLen::K256, Exposure::Wrapped, &[CKA_ENCRYPT, CKA_DECRYPT]);
     let key = session.generate_key(Mechanism::AesKeyGen, &template).map(|handle| session.own(handle))?;
     let mut wrapped = vec![0; WRAPPED_LEN];
     session.wrap(Mechanism::AesKeyWrap, vault_root, *key, &mut wrapped)?;
-    Ok(WrappedVaultKey(wrapped))
+    Ok(wrapped)
 }
 
-fn unwrap(session: &HsmSession, vault_root: Handle, blob: &WrappedVaultKey) -> Result<SessionObject, HsmError> {
-    if blob.0.len() != WRAPPED_LEN {
+fn unwrap(session: &HsmSession, vault_root: Handle, wrapped: &WrappedVaultKey) -> Result<SessionObject, HsmError> {
+    if wrapped.blob.len() != WRAPPED_LEN {
         return Err(HsmError::Sealed);
     }
     let template = secret_key(CKK_AES, Life::Session, Exposure::Never, &[CKA_ENCRYPT, CKA_DECRYPT]);
-    match ask_again(|| session.unwrap(Mechanism::AesKeyWrap, vault_root, &blob.0, &template)) {
+    match ask_again(|| session.unwrap(Mechanism::AesKeyWrap, vault_root, &wrapped.blob, &template)) {
         Ok(handle) => Ok(session.own(handle)),
         Err(error) => Err(bad_data_or_outage(session, error)),
     }

@@ -23,7 +23,7 @@ use super::self_test::{self, Asked};
 use super::session::HsmSession;
 use super::{ckr, objects, proof};
 use crate::doctor::ModuleFacts;
-use crate::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory};
+use crate::{BdkSpec, CallTally, Hsm, HsmError, HsmFactory, VaultGeneration, VaultSpec};
 
 /// Which slot to open, and how it is used.
 pub struct SlotConfig {
@@ -130,15 +130,21 @@ impl Slot {
 
     /// Opens a session for one thread, with these base derivation keys: each is looked up, its attributes checked,
     /// and copied to a session object, since every use of a resident object may mean reading it from disk again.
+    /// Vault keys are looked up when they are first needed.
     pub fn session(&self, bdks: &[BdkSpec]) -> Result<Pkcs11Hsm, HsmError> {
-        Pkcs11Hsm::open(self.plain_session()?, bdks)
+        self.session_with(bdks, &[])
+    }
+
+    /// As [`Slot::session`]; vault keys that these are registered for must be the ones.
+    pub fn session_with(&self, bdks: &[BdkSpec], vaults: &[VaultSpec]) -> Result<Pkcs11Hsm, HsmError> {
+        Pkcs11Hsm::open(self.plain_session()?, bdks, vaults)
     }
 
     /// What opens such sessions, to be handed to the threads. From now on the slot is asked, whenever its token was away,
     /// whether it can still do what these keys need.
-    pub fn factory(&self, bdks: Vec<BdkSpec>) -> SlotFactory {
+    pub fn factory(&self, bdks: Vec<BdkSpec>, vaults: Vec<VaultSpec>) -> SlotFactory {
         *self.0.questions.lock().unwrap_or_else(PoisonError::into_inner) = Asked::of(&bdks);
-        SlotFactory { slot: self.clone(), bdks }
+        SlotFactory { slot: self.clone(), bdks, vaults }
     }
 
     /// What tells a base derivation key in the slot from every other one, and the key check value custodians know, where
@@ -156,14 +162,23 @@ impl Slot {
 
     /// Whether nothing in the slot has the labels of this key.
     pub fn is_vacant(&self, purpose: Purpose, id: &BdkId) -> Result<bool, HsmError> {
+        match purpose {
+            Purpose::Bdk => self.are_vacant(&[objects::bdk_label(id), objects::masked_bdk_label(id)]),
+            Purpose::Kbpk => self.are_vacant(&[objects::kbpk_label(id)]),
+        }
+    }
+
+    /// Whether the slot has no vault keys of a generation, not even one of them.
+    pub fn is_vault_vacant(&self, generation: VaultGeneration) -> Result<bool, HsmError> {
+        let labels = [objects::vault_root_label(generation), objects::fingerprint_label(generation)];
+        self.are_vacant(&labels)
+    }
+
+    fn are_vacant(&self, labels: &[String]) -> Result<bool, HsmError> {
         let session = self.plain_session()?;
         let _lookups = session.slot().module().lookups();
-        let labels = match purpose {
-            Purpose::Bdk => vec![objects::bdk_label(id), objects::masked_bdk_label(id)],
-            Purpose::Kbpk => vec![objects::kbpk_label(id)],
-        };
         for label in labels {
-            if objects::lookup(&session, &label, CKO_SECRET_KEY)?.0.is_some() {
+            if objects::lookup(&session, label, CKO_SECRET_KEY)?.0.is_some() {
                 return Ok(false);
             }
         }
@@ -290,15 +305,16 @@ impl OpenSlot {
     }
 }
 
-/// Opens sessions on a slot, each with the same base derivation keys.
+/// Opens sessions on a slot, each with the same keys.
 pub struct SlotFactory {
     slot: Slot,
     bdks: Vec<BdkSpec>,
+    vaults: Vec<VaultSpec>,
 }
 
 impl HsmFactory for SlotFactory {
     fn session(&self) -> Result<Box<dyn Hsm>, HsmError> {
-        Ok(Box::new(self.slot.session(&self.bdks)?))
+        Ok(Box::new(self.slot.session_with(&self.bdks, &self.vaults)?))
     }
 
     fn take_calls(&self) -> CallTally {

@@ -53,7 +53,7 @@ pub(crate) fn all() -> Vec<Subject> {
             name: format!("{MODULE:?} {}", spec.id),
             spec: spec.clone(),
             backend: Backend::Module,
-            factory: Box::new(shared.factory(vec![spec])),
+            factory: Box::new(shared.factory(vec![spec], Vec::new())),
         });
     }
     assert_eq!(subjects.len(), 20);

@@ -1,15 +1,15 @@
 //! The throw-away shop: a merchant, its module, and as many devices as there are callers.
 
 use warifu_actors::record::{Kind, Record};
-use warifu_actors::store::MerchantRecord;
 use warifu_actors::store::device::{CardCheck, DeviceRecord};
+use warifu_actors::store::{MerchantRecord, Vault};
 use warifu_core::device::{Format, Profile, State};
 use warifu_core::ksn::{Ksn, Scheme};
 use warifu_core::merchant::{BdkId, DeviceId, MerchantId, ModuleId};
 use warifu_core::replay::KsnGuard;
 use warifu_core::token::LastFour;
 use warifu_hsm::software::SoftwareSlot;
-use warifu_hsm::{CallTally, Hsm as _};
+use warifu_hsm::{CallTally, Hsm as _, VaultGeneration};
 
 use crate::commands::dev::folder::{AES_BDK_ID, Folder, MERCHANT, MODULE, test_bdks};
 use crate::commands::device::ksn;
@@ -36,12 +36,13 @@ pub(super) async fn furnish(
     let shop = plain(MerchantId::parse(MERCHANT))?;
     match software {
         Some(keys) => {
-            let vault_key = keys.session().create_vault_key().or_exit(Exit::Hsm, "make a vault key")?;
+            let vault_key =
+                keys.session().create_vault_key(VaultGeneration::FIRST).or_exit(Exit::Hsm, "make a vault key")?;
             let record = MerchantRecord {
                 id: shop.clone(),
                 name: MERCHANT.to_owned(),
                 last_four: LastFour::Keep,
-                vault_key,
+                vault: Vault::of(vault_key),
                 created_at_ms: now_ms(),
             };
             desk.registry.register_merchant(&record).await.stored("register a merchant")?;

@@ -9,14 +9,14 @@ use tempfile::NamedTempFile;
 use crate::exit::{Attempt as _, Exit, Failure};
 
 /// A place in a folder that can be written to; what is there stays.
-pub(super) struct NewFile {
+pub(in crate::commands) struct NewFile {
     file: PathBuf,
     place: NamedTempFile,
 }
 
 impl NewFile {
     /// Makes sure of the place.
-    pub(super) fn at(file: &Path) -> Result<Self, Failure> {
+    pub(in crate::commands) fn at(file: &Path) -> Result<Self, Failure> {
         if file.exists() {
             return Err(Failure::new(Exit::Usage, format_args!("{} is there already", file.display())));
         }
@@ -26,7 +26,7 @@ impl NewFile {
     }
 
     /// Writes all of it, or nothing.
-    pub(super) fn write(mut self, text: &str) -> Result<(), Failure> {
+    pub(in crate::commands) fn write(mut self, text: &str) -> Result<(), Failure> {
         let what = format!("write {}; all else is done", self.file.display());
         let written = self.place.write_all(text.as_bytes()).and_then(|()| self.place.as_file().sync_all());
         written.or_exit(Exit::Refused, &what)?;

@@ -17,7 +17,7 @@ const FEWEST: u8 = 2;
 
 /// What is spoken with whom.
 #[derive(Args)]
-pub(super) struct Company {
+pub(in crate::commands) struct Company {
     /// What is spoken.
     #[arg(long, value_enum, default_value_t = Language::En)]
     lang: Language,
@@ -28,7 +28,7 @@ pub(super) struct Company {
 
 /// The people of a ceremony.
 #[derive(Args)]
-pub(super) struct People {
+pub(in crate::commands) struct People {
     /// How many custodians take part.
     #[arg(
         long,
@@ -46,7 +46,7 @@ pub(super) struct People {
 
 impl Company {
     /// Whoever answers, and the door they come in by. Nothing is typed before it is known that it will not be swapped out.
-    pub(super) async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door), Failure> {
+    pub(in crate::commands) async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door), Failure> {
         let dialogue = match (self.script, desk.config.server.environment) {
             (true, Environment::Test) => Dialogue::Script,
             (true, Environment::Live) => {
@@ -63,31 +63,31 @@ impl Company {
     }
 
     /// What is spoken.
-    pub(super) fn language(&self) -> Language {
+    pub(in crate::commands) fn language(&self) -> Language {
         self.lang
     }
 }
 
 impl People {
     /// What is spoken.
-    pub(super) fn language(&self) -> Language {
+    pub(in crate::commands) fn language(&self) -> Language {
         self.company.language()
     }
 
     /// How many they are.
-    pub(super) fn custodians(&self) -> u8 {
+    pub(in crate::commands) fn custodians(&self) -> u8 {
         self.custodians
     }
 
     /// As [`Company::assemble`], with a place for the transcript.
-    pub(super) async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door, NewFile), Failure> {
+    pub(in crate::commands) async fn assemble(&self, desk: &Desk) -> Result<(Dialogue, Door, NewFile), Failure> {
         let transcript = NewFile::at(&self.transcript)?;
         let (dialogue, door) = self.company.assemble(desk).await?;
         Ok((dialogue, door, transcript))
     }
 
     /// Has all of them come.
-    pub(super) fn attend(
+    pub(in crate::commands) fn attend(
         &self,
         what: &str,
         dialogue: Dialogue,
@@ -97,7 +97,7 @@ impl People {
     }
 
     /// What is to be made with them.
-    pub(super) fn plan<'a>(&self, spec: &'a BdkSpec, expected: Option<&str>) -> Plan<'a> {
+    pub(in crate::commands) fn plan<'a>(&self, spec: &'a BdkSpec, expected: Option<&str>) -> Plan<'a> {
         Plan {
             key: spec.id.as_str(),
             scheme: spec.scheme,
@@ -110,7 +110,7 @@ impl People {
 }
 
 /// Whether the people who were let in may still take part, now that they have typed.
-pub(super) async fn still_admitted<'a>(
+pub(in crate::commands) async fn still_admitted<'a>(
     desk: &Desk,
     mut people: impl Iterator<Item = &'a Admitted>,
 ) -> Result<Result<(), NotAdmitted>, Failure> {

@@ -5,7 +5,7 @@ use warifu_actors::record::{Kind, Record};
 use warifu_core::custody::KeyProof;
 use warifu_core::kcv::Kcv;
 use warifu_core::merchant::MerchantId;
-use warifu_hsm::{BdkSpec, CallTally, Signature};
+use warifu_hsm::{BdkSpec, CallTally, Signature, VaultGeneration};
 
 use super::new_file::NewFile;
 use crate::ceremony::{Admitted, CeremonyError, FORM, Part, Signed, Transcript};
@@ -15,7 +15,7 @@ use crate::exit::{Attempt as _, Exit, Failure};
 use crate::rpc::scheme_name;
 
 /// What a ceremony is about.
-pub(super) struct Subject {
+pub(in crate::commands) struct Subject {
     key: String,
     scheme: &'static str,
     bits: u16,
@@ -23,19 +23,24 @@ pub(super) struct Subject {
 
 impl Subject {
     /// A key of the registry.
-    pub(super) fn key(spec: &BdkSpec) -> Self {
+    pub(in crate::commands) fn key(spec: &BdkSpec) -> Self {
         Self { key: spec.id.to_string(), scheme: scheme_name(spec.scheme), bits: spec.len.bits() }
     }
 
+    /// The vault keys of a generation.
+    pub(in crate::commands) fn vault_keys(generation: VaultGeneration) -> Self {
+        Self { key: format!("vault keys {generation}"), scheme: "aes, hmac", bits: 256 }
+    }
+
     /// The keys every server needs.
-    pub(super) fn service_keys() -> Self {
+    pub(in crate::commands) fn service_keys() -> Self {
         Self { key: "service keys".to_owned(), scheme: "aes, hmac, ecdsa", bits: 256 }
     }
 }
 
 /// Watches one ceremony.
-pub(super) struct Witness<'a> {
-    pub(super) desk: &'a Desk,
+pub(in crate::commands) struct Witness<'a> {
+    pub(in crate::commands) desk: &'a Desk,
     subject: Subject,
     merchant: Option<&'a MerchantId>,
     file: NewFile,
@@ -43,17 +48,17 @@ pub(super) struct Witness<'a> {
 }
 
 /// One person's part.
-pub(super) struct Attended(Part);
+pub(in crate::commands) struct Attended(Part);
 
 impl Attended {
     /// Who brought a component.
-    pub(super) fn with(person: &Admitted, component: Kcv, at_ms: i64) -> Self {
+    pub(in crate::commands) fn with(person: &Admitted, component: Kcv, at_ms: i64) -> Self {
         let Self(part) = Self::present(person, at_ms);
         Self(Part { component_kcv: Some(component.to_string()), ..part })
     }
 
     /// Who was there.
-    pub(super) fn present(person: &Admitted, at_ms: i64) -> Self {
+    pub(in crate::commands) fn present(person: &Admitted, at_ms: i64) -> Self {
         Self(Part {
             custodian: person.id.to_string(),
             certificate_sha256: person.certificate.to_string(),
@@ -65,12 +70,17 @@ impl Attended {
 
 impl<'a> Witness<'a> {
     /// From now on.
-    pub(super) fn new(desk: &'a Desk, subject: Subject, merchant: Option<&'a MerchantId>, file: NewFile) -> Self {
+    pub(in crate::commands) fn new(
+        desk: &'a Desk,
+        subject: Subject,
+        merchant: Option<&'a MerchantId>,
+        file: NewFile,
+    ) -> Self {
         Self { desk, subject, merchant, file, begun_ms: now_ms() }
     }
 
     /// What was done, to be signed.
-    pub(super) fn transcript(
+    pub(in crate::commands) fn transcript(
         &self,
         act: &str,
         people: Vec<Attended>,
@@ -99,7 +109,7 @@ impl<'a> Witness<'a> {
     }
 
     /// Writes down that it is done, and the transcript.
-    pub(super) async fn sign_off(
+    pub(in crate::commands) async fn sign_off(
         self,
         text: String,
         (Signature(signature), public_key): (Signature, [u8; 65]),
@@ -114,19 +124,19 @@ impl<'a> Witness<'a> {
     }
 
     /// Writes down that it came to nothing, and says so.
-    pub(super) async fn gave_up(&self, error: &CeremonyError) -> Result<Failure, Failure> {
+    pub(in crate::commands) async fn gave_up(&self, error: &CeremonyError) -> Result<Failure, Failure> {
         self.note(Kind::CeremonyAbandoned, &error.to_string(), &CallTally::default()).await?;
         Ok(Failure::new(Exit::Refused, format_args!("{error}; nothing was left behind")))
     }
 
     /// Writes down that the HSM failed over it.
-    pub(super) async fn failed(&self, failure: &Failure, calls: &CallTally) -> Result<(), Failure> {
+    pub(in crate::commands) async fn failed(&self, failure: &Failure, calls: &CallTally) -> Result<(), Failure> {
         let cause = if failure.exit() == Exit::Hsm { "the HSM failed" } else { "the registry refused" };
         self.note(Kind::CeremonyAbandoned, cause, calls).await
     }
 
     /// Writes down another use of the HSM.
-    pub(super) async fn note_use(&self, cause: &str, calls: &CallTally) -> Result<(), Failure> {
+    pub(in crate::commands) async fn note_use(&self, cause: &str, calls: &CallTally) -> Result<(), Failure> {
         self.note(Kind::HsmSessionOpened, cause, calls).await
     }
 

@@ -20,6 +20,7 @@ use warifu_core::payment::Channel;
 use warifu_core::refusal::Refusal;
 use warifu_core::replay::KsnGuard;
 use warifu_core::token::LastFour;
+use warifu_hsm::VaultGeneration;
 
 pub(super) use acquirer::{Mood, Question, Scripted};
 pub(super) use device::{Keypad, augusta, augusta_ksn, bdks};
@@ -31,7 +32,7 @@ use crate::house::{Authorize, Caller, House, Settings, StartError, Tokenize};
 use crate::record::{Kind, Record};
 use crate::store::job::{StoredCard, StoredPayment};
 use crate::store::{
-    BdkRecord, CardCheck, DeviceRecord, LogId, MerchantRecord, ModuleRecord, ModuleState, Store, WriterSettings,
+    BdkRecord, CardCheck, DeviceRecord, LogId, MerchantRecord, ModuleRecord, ModuleState, Store, Vault, WriterSettings,
 };
 use crate::supervisor::run;
 
@@ -185,6 +186,11 @@ impl Scene {
         other.close().await.unwrap();
     }
 
+    /// Where its database is.
+    pub(super) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Two merchants and their modules, and the keys.
     pub(super) async fn people(&self) {
         let registry = self.registry();
@@ -207,10 +213,10 @@ impl Scene {
         }
         for number in 1..=2_u8 {
             let Caller { merchant, module } = caller(number.into());
-            let vault_key = self.hsm.vault_key();
+            let vault = Vault::of(self.hsm.vault_key(VaultGeneration::FIRST));
             let last_four = if number == 1 { LastFour::Keep } else { LastFour::Random };
             let name = format!("Shop {number}");
-            let record = MerchantRecord { id: merchant.clone(), name, last_four, vault_key, created_at_ms: 1 };
+            let record = MerchantRecord { id: merchant.clone(), name, last_four, vault, created_at_ms: 1 };
             registry.register_merchant(&record).await.unwrap();
             registry
                 .register_module(&ModuleRecord {

@@ -24,7 +24,7 @@ use crate::store::audit::{self, Appended, LogId};
 use crate::store::decide::{Decision, Effects, RequestView, View, Wanted, decide};
 use crate::store::error::{Cause, Failure, StoreError};
 use crate::store::job::{Job, Outcome, PaymentId, Rejection};
-use crate::store::{Store, bulk, device, lease, payment, request, token};
+use crate::store::{Store, bulk, device, lease, merchant, payment, request, token};
 
 /// Tries when other processes are faster, or a connection is dead.
 const TRIES: u32 = 4;
@@ -284,7 +284,8 @@ impl Task {
         // Until something else is durable, what was attempted may still come.
         self.attempted = None;
         self.store.remember(&done.effects);
-        if done.effects.move_the_registry() {
+        // A vault that stands otherwise than was read stands otherwise for all who ask.
+        if done.effects.move_the_registry() || done.answers.contains(&Err(Rejection::VaultMoved)) {
             self.store.lease().end();
         }
         self.told.send_replace(state_of(&self.tree, Some(Instant::now())));
@@ -391,7 +392,7 @@ impl Task {
             device::update(&effects.devices),
             payment::update(&effects.moved_payments, &self.log),
             request::insert(effects.requests.iter()),
-            token::insert(effects.tokens.iter()),
+            token::insert(self.store.backend(), effects.tokens.iter()),
             payment::insert(effects.new_payments.values(), &self.log),
             records,
         ];
@@ -439,12 +440,13 @@ async fn read(txn: &DatabaseTransaction, wanted: &Wanted<'_>) -> Result<View, Fa
     let selects = [
         device::select_locked(backend, wanted.devices.iter().copied()),
         payment::select_locked(backend, wanted.payments.iter().copied()),
+        merchant::select_vaults(backend, wanted.vaults.keys().copied()),
         request::select(wanted.requests.iter()),
         by_fingerprint,
         by_digits,
     ];
-    let [devices, payments, requests, by_fingerprint, by_digits] = bulk::read(txn, selects).await?;
-    let mut view = View::default();
+    let [devices, payments, vaults, requests, by_fingerprint, by_digits] = bulk::read(txn, selects).await?;
+    let mut view = View { vaults: merchant::vaults(&vaults)?, ..View::default() };
     for device in device::views(&devices) {
         view.devices.extend([device?]);
     }
@@ -458,10 +460,12 @@ async fn read(txn: &DatabaseTransaction, wanted: &Wanted<'_>) -> Result<View, Fa
         let payment = payment?;
         view.payments.insert(payment.id, payment);
     }
-    for found in token::found(&by_fingerprint).chain(token::found(&by_digits)) {
+    for found in token::found(&by_fingerprint) {
         let found = found?;
-        view.holders.insert((found.merchant.clone(), found.card.token), found.fingerprint);
         view.cards.insert((found.merchant, found.fingerprint), found.card);
+    }
+    for held in token::taken(&by_digits) {
+        view.held.extend([held?]);
     }
     Ok(view)
 }

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use warifu_core::card::Pan;
+use warifu_core::custody::KeyProof;
 use warifu_core::frame::SealedFrame;
 use warifu_core::merchant::{BdkId, MerchantId};
 use warifu_core::token::Token;
 use warifu_hsm::software::{SoftwareHsm, SoftwareSlot};
-use warifu_hsm::{CallTally, Fingerprint, Hsm, HsmError, HsmFactory, Opened, SealedPan, Signature, WrappedVaultKey};
+use warifu_hsm::{
+    CallTally, Fingerprint, Hsm, HsmError, HsmFactory, Opened, SealedPan, Signature, VaultGeneration, WrappedVaultKey,
+};
 
 use super::bdks;
 
@@ -71,9 +74,14 @@ impl Watched {
         self.calls().get("open").copied().unwrap_or(0)
     }
 
+    /// A session that is not seen: another process's.
+    pub(crate) fn unseen(&self) -> SoftwareHsm {
+        self.slot.session()
+    }
+
     /// A vault key, made without being seen: another process registers merchants.
-    pub(crate) fn vault_key(&self) -> WrappedVaultKey {
-        self.slot.session().create_vault_key().unwrap()
+    pub(crate) fn vault_key(&self, generation: VaultGeneration) -> WrappedVaultKey {
+        self.slot.session().create_vault_key(generation).unwrap()
     }
 }
 
@@ -132,14 +140,24 @@ impl Hsm for Session {
         self.inner.open(bdk, frame)
     }
 
-    fn fingerprint(&mut self, merchant: &MerchantId, pan: &Pan) -> Result<Fingerprint, HsmError> {
+    fn fingerprint(
+        &mut self,
+        generation: VaultGeneration,
+        merchant: &MerchantId,
+        pan: &Pan,
+    ) -> Result<Fingerprint, HsmError> {
         self.call("fingerprint")?;
-        self.inner.fingerprint(merchant, pan)
+        self.inner.fingerprint(generation, merchant, pan)
     }
 
-    fn create_vault_key(&mut self) -> Result<WrappedVaultKey, HsmError> {
+    fn fingerprint_proof(&mut self, generation: VaultGeneration) -> Result<KeyProof, HsmError> {
+        self.call("fingerprint_proof")?;
+        self.inner.fingerprint_proof(generation)
+    }
+
+    fn create_vault_key(&mut self, generation: VaultGeneration) -> Result<WrappedVaultKey, HsmError> {
         self.call("create_vault_key")?;
-        self.inner.create_vault_key()
+        self.inner.create_vault_key(generation)
     }
 
     fn seal(

@@ -1,0 +1,208 @@
+//! The vault between its keys: the generations a slot has keys of, and how far a merchant's vault has moved from one to
+//! the next.
+//!
+//! Architecture invariant: a merchant's tokens are of the generation of its vault key or, while it moves, of the one
+//! before. Generations take turns in two columns of fingerprints, odd and even, so a card is found by either while its
+//! vault moves.
+
+use sea_orm::entity::prelude::*;
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{ActiveValue::Set, QueryOrder};
+use warifu_core::custody::KeyProof;
+use warifu_hsm::{Fingerprint, VaultGeneration, WrappedVaultKey};
+
+use super::Store;
+use super::error::{Failure, StoreError};
+
+/// The keys of a merchant's vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vault {
+    /// The one that seals.
+    pub key: WrappedVaultKey,
+    /// The one before it, until every token has moved.
+    pub former: Option<WrappedVaultKey>,
+}
+
+/// Where a vault stands between its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VaultStage {
+    /// The generation of the key that seals.
+    pub generation: VaultGeneration,
+    /// Whether there are tokens of the one before.
+    pub moving: bool,
+}
+
+/// A card's fingerprints at a merchant: one, or two while its vault moves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// The generation of the key that seals.
+    pub generation: VaultGeneration,
+    /// By that generation's key.
+    pub current: Fingerprint,
+    /// By the key of the one before.
+    pub former: Option<Fingerprint>,
+}
+
+/// A generation of vault keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultGenerationRecord {
+    /// Which.
+    pub generation: VaultGeneration,
+    /// How far it is.
+    pub state: VaultGenerationState,
+    /// What tells its fingerprint key from every other one, once it is made.
+    pub proof: Option<KeyProof>,
+    /// When it was registered, in milliseconds since 1970 UTC.
+    pub created_at_ms: i64,
+}
+
+/// The life of a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VaultGenerationState {
+    /// Its keys are being made: what the slot has of them is nobody's.
+    Making,
+    /// It can be used.
+    Ready,
+    /// Its keys are gone, or about to be.
+    Destroyed,
+}
+
+impl VaultGenerationState {
+    const ALL: [Self; 3] = [Self::Making, Self::Ready, Self::Destroyed];
+
+    /// Its name everywhere.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Making => "making",
+            Self::Ready => "ready",
+            Self::Destroyed => "destroyed",
+        }
+    }
+
+    /// Whether it may become that.
+    pub(super) fn may_become(self, to: Self) -> bool {
+        matches!((self, to), (Self::Making, Self::Making | Self::Ready) | (Self::Ready, Self::Destroyed))
+    }
+}
+
+impl Vault {
+    /// A vault at rest.
+    pub const fn of(key: WrappedVaultKey) -> Self {
+        Self { key, former: None }
+    }
+
+    /// Where it stands.
+    pub const fn stage(&self) -> VaultStage {
+        VaultStage { generation: self.key.generation, moving: self.former.is_some() }
+    }
+}
+
+impl VaultStage {
+    /// The generation it moves from.
+    pub fn former(self) -> Option<VaultGeneration> {
+        if self.moving { self.generation.former() } else { None }
+    }
+}
+
+impl Fingerprints {
+    /// As the vault stood when they were made.
+    pub const fn stage(&self) -> VaultStage {
+        VaultStage { generation: self.generation, moving: self.former.is_some() }
+    }
+
+    /// All of them.
+    pub fn each(&self) -> impl Iterator<Item = Fingerprint> + use<> {
+        std::iter::once(self.current).chain(self.former)
+    }
+
+    /// Those of odd and of even generations.
+    pub(super) fn by_parity(&self) -> [Option<Fingerprint>; 2] {
+        match Parity::of(self.generation) {
+            Parity::Odd => [Some(self.current), self.former],
+            Parity::Even => [self.former, Some(self.current)],
+        }
+    }
+}
+
+/// In which column the fingerprints of a generation are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Parity {
+    Odd,
+    Even,
+}
+
+impl Parity {
+    pub(super) const fn of(generation: VaultGeneration) -> Self {
+        if generation.number() % 2 == 1 { Self::Odd } else { Self::Even }
+    }
+}
+
+mod row {
+    #![allow(unreachable_pub, missing_docs, reason = "sea-orm derives public items")]
+    use super::*;
+
+    #[sea_orm::model]
+    #[derive(Clone, PartialEq, Eq, Debug, DeriveEntityModel)]
+    #[sea_orm(table_name = "vault_generation")]
+    pub struct Model {
+        #[sea_orm(primary_key, auto_increment = false)]
+        pub generation: i64,
+        pub state: String,
+        pub proof: Option<String>,
+        pub created_at_ms: i64,
+    }
+
+    impl ActiveModelBehavior for ActiveModel {}
+}
+
+impl Store {
+    /// Every generation of vault keys that was registered, the first one first.
+    pub async fn vault_generations(&self) -> Result<Vec<VaultGenerationRecord>, StoreError> {
+        let rows = self.all(row::Entity::find().order_by_asc(row::Column::Generation)).await?;
+        Ok(rows.into_iter().map(VaultGenerationRecord::of).collect::<Result<_, _>>()?)
+    }
+}
+
+pub(super) async fn by_number(
+    db: &impl ConnectionTrait,
+    generation: VaultGeneration,
+) -> Result<Option<VaultGenerationRecord>, Failure> {
+    let row = row::Entity::find_by_id(i64::from(generation.number())).one(db).await?;
+    row.map(VaultGenerationRecord::of).transpose()
+}
+
+/// Writes a generation down, or what became of it.
+pub(super) async fn put(db: &impl ConnectionTrait, record: &VaultGenerationRecord) -> Result<(), Failure> {
+    let row = row::ActiveModel {
+        generation: Set(record.generation.number().into()),
+        state: Set(record.state.name().to_owned()),
+        proof: Set(record.proof.map(|proof| proof.to_string())),
+        created_at_ms: Set(record.created_at_ms),
+    };
+    let known =
+        OnConflict::column(row::Column::Generation).update_columns([row::Column::State, row::Column::Proof]).to_owned();
+    row::Entity::insert(row).on_conflict(known).exec_without_returning(db).await?;
+    Ok(())
+}
+
+/// A generation as a row has it.
+pub(super) fn generation(number: i64) -> Result<VaultGeneration, Failure> {
+    let number = u32::try_from(number).ok().and_then(VaultGeneration::from_number);
+    number.ok_or(Failure::Corrupt("a vault generation"))
+}
+
+impl VaultGenerationRecord {
+    fn of(row: row::Model) -> Result<Self, Failure> {
+        let proof = match &row.proof {
+            None => None,
+            Some(proof) => Some(KeyProof::parse(proof).ok_or(Failure::Corrupt("vault_generation.proof"))?),
+        };
+        let state = VaultGenerationState::ALL.into_iter().find(|state| state.name() == row.state);
+        Ok(Self {
+            generation: generation(row.generation)?,
+            state: state.ok_or(Failure::Corrupt("vault_generation.state"))?,
+            proof,
+            created_at_ms: row.created_at_ms,
+        })
+    }
+}

@@ -1,0 +1,177 @@
+//! `warifu vault`: the keys that card numbers are sealed and known by, and their rotation.
+
+mod moving;
+mod retire;
+mod rotate;
+
+use std::collections::BTreeSet;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+use warifu_actors::store::{MerchantRecord, Store, VaultGenerationRecord, VaultGenerationState};
+use warifu_core::custody::{Environment, KeyProof};
+use warifu_hsm::{VaultGeneration, VaultSpec};
+
+use super::output::{Listing, moment};
+use super::registry::{Desk, Stored as _, at_desk, now_ms};
+use super::softhsm_env;
+use crate::app::harden;
+use crate::cli::ConfigFile;
+use crate::config::Server;
+use crate::exit::{Exit, Failure};
+use retire::Retire;
+use rotate::Rotate;
+
+/// Rotate the keys that card numbers are sealed and known by. Tokens stay as they are.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  warifu vault show
+  warifu vault rotate --transcript vault-2.transcript
+  warifu vault resume
+  warifu vault retire --transcript vault-1.gone
+
+A rotation makes a new vault root and a new fingerprint key in the HSM, gives each merchant a new vault key, and seals
+every card number anew. Servers go on meanwhile. What was cut off is taken up by `warifu vault resume`.")]
+pub(crate) struct VaultCommand {
+    #[command(subcommand)]
+    command: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Show the generations of vault keys, and how far each merchant's vault has moved.
+    Show(Listing),
+    /// Make the next generation of vault keys and move everything to it; takes two custodians.
+    Rotate(Rotate),
+    /// Bring a rotation to its end that was cut off.
+    Resume,
+    /// Destroy the vault keys nothing is sealed under any more; takes two custodians.
+    Retire(Retire),
+}
+
+impl VaultCommand {
+    pub(crate) fn run(self, file: &ConfigFile) -> Result<(), Failure> {
+        if !matches!(self.command, What::Show(_)) {
+            let config = file.load(&[])?;
+            softhsm_env::apply(&config.hsm)?;
+            // Card numbers pass here: only a test may ask for a memory that can be looked into.
+            let test = config.server.environment == Environment::Test;
+            harden(&Server { dumpable: config.server.dumpable && test, ..config.server })?;
+        }
+        at_desk(file, async |desk| match self.command {
+            What::Show(listing) => show(&desk, &listing).await,
+            What::Rotate(rotate) => rotate.hold(&desk).await,
+            What::Resume => resume(&desk).await,
+            What::Retire(retire) => retire.hold(&desk).await,
+        })
+    }
+}
+
+/// Where all vaults stand.
+struct Standing {
+    generations: Vec<VaultGenerationRecord>,
+    merchants: Vec<MerchantRecord>,
+}
+
+impl Standing {
+    async fn of(store: &Store) -> Result<Self, Failure> {
+        let generations = store.vault_generations().await.stored("list the generations of vault keys")?;
+        let merchants = store.merchants().await.stored("list the merchants")?;
+        Ok(Self { generations, merchants })
+    }
+
+    /// The generation new vaults are of. Nobody need have registered the first one.
+    fn newest(&self) -> VaultGeneration {
+        let ready = self.generations.iter().filter(|known| known.state == VaultGenerationState::Ready);
+        ready.map(|known| known.generation).max().unwrap_or(VaultGeneration::FIRST)
+    }
+
+    fn proof(&self, generation: VaultGeneration) -> Option<KeyProof> {
+        self.generations.iter().find(|known| known.generation == generation)?.proof
+    }
+
+    /// The vaults that have not come to rest under the newest keys.
+    fn unfinished(&self) -> impl Iterator<Item = &MerchantRecord> {
+        let newest = self.newest();
+        self.merchants
+            .iter()
+            .filter(move |merchant| merchant.vault.key.generation != newest || merchant.vault.former.is_some())
+    }
+}
+
+/// The generations of vault keys a server needs: the newest, and those some merchant's vault is still of.
+pub(crate) async fn needed(store: &Store) -> Result<Vec<VaultSpec>, Failure> {
+    let standing = Standing::of(store).await?;
+    let mut needed = BTreeSet::from([standing.newest()]);
+    for merchant in &standing.merchants {
+        let vault = &merchant.vault;
+        needed.extend(std::iter::once(&vault.key).chain(&vault.former).map(|key| key.generation));
+    }
+    let spec = |generation| VaultSpec { generation, proof: standing.proof(generation) };
+    Ok(needed.into_iter().map(spec).collect())
+}
+
+/// The generation of vault keys a new merchant's vault begins with, and whether it is registered.
+pub(crate) async fn newest(desk: &Desk) -> Result<(VaultGeneration, bool), Failure> {
+    let standing = Standing::of(&desk.store).await?;
+    Ok((standing.newest(), !standing.generations.is_empty()))
+}
+
+/// Registers the first generation of vault keys, with what tells its fingerprint key from every other one: from now on
+/// servers hold the slot to it.
+pub(crate) async fn register_first(desk: &Desk, proof: KeyProof) -> Result<(), Failure> {
+    let at_ms = now_ms();
+    let (generation, state) = (VaultGeneration::FIRST, VaultGenerationState::Ready);
+    let record = VaultGenerationRecord { generation, state, proof: Some(proof), created_at_ms: at_ms };
+    desk.registry.note_vault_generation(&record, at_ms).await.stored("register the vault keys")
+}
+
+async fn show(desk: &Desk, listing: &Listing) -> Result<(), Failure> {
+    let standing = Standing::of(&desk.store).await?;
+    let mut rows = Vec::new();
+    for known in &standing.generations {
+        rows.push(json!({
+            "vault": "(keys)",
+            "generation": known.generation.number(),
+            "state": known.state.name(),
+            "proof": known.proof.map(|proof| proof.to_string()),
+            "since": moment(known.created_at_ms),
+        }));
+    }
+    for merchant in &standing.merchants {
+        let former = merchant.vault.former.as_ref().map(|former| former.generation);
+        let left = match former {
+            Some(former) => Some(left(&desk.store, merchant, former).await?),
+            None => None,
+        };
+        let behind = merchant.vault.key.generation != standing.newest();
+        rows.push(json!({
+            "vault": merchant.id.as_str(),
+            "generation": merchant.vault.key.generation.number(),
+            "state": if former.is_some() { "moving" } else if behind { "to be moved" } else { "at rest" },
+            "tokens_left": left,
+        }));
+    }
+    listing.print(&["vault", "generation", "state", "tokens_left", "proof", "since"], rows);
+    Ok(())
+}
+
+/// How many of a merchant's tokens are still of a generation.
+async fn left(store: &Store, merchant: &MerchantRecord, former: VaultGeneration) -> Result<u64, Failure> {
+    store.count_tokens_of(&merchant.id, former).await.stored("count the merchant's tokens")
+}
+
+async fn resume(desk: &Desk) -> Result<(), Failure> {
+    let standing = Standing::of(&desk.store).await?;
+    if let Some(making) = standing.generations.iter().find(|known| known.state == VaultGenerationState::Making) {
+        return Err(Failure::new(
+            Exit::Refused,
+            format_args!(
+                "the keys of generation {} were not made to their end: hold `warifu vault rotate` again",
+                making.generation
+            ),
+        ));
+    }
+    moving::move_all(desk, &standing).await
+}

@@ -1,0 +1,205 @@
+//! Moving vaults to the newest keys: merchant by merchant, a few hundred card numbers at a time. What was done stays done
+//! wherever it is cut off, and whoever takes it up looks at what is left.
+
+use warifu_actors::record::{Kind, Record};
+use warifu_actors::store::{MerchantRecord, Resealed, TokenRecord, Vault};
+use warifu_core::merchant::MerchantId;
+use warifu_core::token::Token;
+use warifu_hsm::pkcs11::{Pkcs11Hsm, Slot};
+use warifu_hsm::{CallTally, Hsm as _, HsmError, VaultGeneration, VaultSpec, WrappedVaultKey};
+
+use super::{Standing, left};
+use crate::commands::output::{remark, say};
+use crate::commands::registry::{Desk, Stored as _, now_ms};
+use crate::exit::{Attempt as _, Exit, Failure};
+use crate::hsm::{close_slot, open_slot_counted};
+
+/// Card numbers of one transaction.
+const TOGETHER: u64 = 256;
+/// Old fingerprints that are forgotten at a time.
+const FORGOTTEN: u32 = 1000;
+/// How often a person hears how far it is: every so many card numbers.
+const TOLD: u64 = 20 * TOGETHER;
+
+/// Moves every vault that is not at rest under the newest keys.
+pub(super) async fn move_all(desk: &Desk, standing: &Standing) -> Result<(), Failure> {
+    let newest = standing.newest();
+    let mut calls = CallTally::default();
+    let opened = open_slot_counted(&desk.config.hsm, &mut calls);
+    note(desk, Kind::HsmSessionOpened, None, "opened to seal card numbers anew", &calls).await?;
+    let slot = opened?;
+    let moved = Mover::move_all(desk, standing, &slot).await;
+    let mut calls = slot.take_calls();
+    calls.add(&close_slot(slot));
+    note(desk, Kind::HsmSessionOpened, None, "closed after card numbers were sealed anew", &calls).await?;
+    let tokens = moved?;
+    say(format_args!(
+        "every vault is at rest under the keys of generation {newest}; {tokens} card numbers sealed anew"
+    ));
+    Ok(())
+}
+
+/// Writes a use of the HSM down.
+async fn note(
+    desk: &Desk,
+    kind: Kind,
+    merchant: Option<&MerchantId>,
+    cause: &str,
+    calls: &CallTally,
+) -> Result<(), Failure> {
+    if calls.total() == 0 {
+        return Ok(());
+    }
+    let record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), kind);
+    let record = Record { merchant: merchant.map(ToString::to_string), ..record }.because(cause).with_calls(calls);
+    desk.registry.note(&record).await.stored("write the audit record")
+}
+
+/// Whoever moves vaults, with a session of its own.
+struct Mover<'a> {
+    desk: &'a Desk,
+    session: Pkcs11Hsm,
+    newest: VaultGeneration,
+}
+
+impl<'a> Mover<'a> {
+    async fn move_all(desk: &'a Desk, standing: &Standing, slot: &Slot) -> Result<u64, Failure> {
+        let newest = standing.newest();
+        let vaults =
+            standing.generations.iter().map(|known| VaultSpec { generation: known.generation, proof: known.proof });
+        let vaults: Vec<_> = vaults.collect();
+        let session = slot.session_with(&[], &vaults).or_exit(Exit::Hsm, "open a session")?;
+        let mut mover = Self { desk, session, newest };
+        let mut tokens = 0;
+        let mut kept = Vec::new();
+        for merchant in &standing.merchants {
+            match mover.bring(merchant).await {
+                Ok(moved) => tokens += moved,
+                // Another merchant's card numbers are not to wait for it.
+                Err(failure) if failure.exit() == Exit::Refused => kept.push(failure.to_string()),
+                Err(failure) => {
+                    mover.owe("sealing card numbers anew was given up").await?;
+                    return Err(failure);
+                }
+            }
+        }
+        mover.owe("session closed").await?;
+        match kept.is_empty() {
+            true => Ok(tokens),
+            false => Err(Failure::new(Exit::Refused, kept.join("; "))),
+        }
+    }
+
+    /// Writes down calls that are in no other record.
+    async fn owe(&mut self, cause: &str) -> Result<(), Failure> {
+        let calls = self.session.take_calls();
+        note(self.desk, Kind::HsmSessionOpened, None, cause, &calls).await
+    }
+
+    /// Brings one vault to rest under the newest keys; tells how many card numbers were sealed anew.
+    async fn bring(&mut self, merchant: &MerchantRecord) -> Result<u64, Failure> {
+        let MerchantRecord { id, vault, .. } = merchant;
+        let mut moved = 0;
+        if vault.key.generation != self.newest || vault.former.is_some() {
+            let (from, to) = match vault {
+                Vault { key, former: Some(former) } => (former.clone(), key.clone()),
+                Vault { key, former: None } => (key.clone(), self.begin(id, key).await?),
+            };
+            moved = self.reseal_all(merchant, &from, &to).await?;
+            let ended = self.desk.registry.end_vault_move(id, to.generation, now_ms()).await;
+            ended.stored("throw the merchant's former vault key away")?;
+            remark(format_args!("{id}: {moved} card numbers sealed anew, generation {}", to.generation));
+        }
+        self.forget(id, self.newest.former()).await?;
+        Ok(moved)
+    }
+
+    /// Gives a vault at rest its next key: whatever servers seal from now on is sealed under it.
+    async fn begin(&mut self, merchant: &MerchantId, from: &WrappedVaultKey) -> Result<WrappedVaultKey, Failure> {
+        if from.generation.next() != self.newest {
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!("the vault of {merchant} is of generation {}, more than one behind", from.generation),
+            ));
+        }
+        // Those of the generation before it share their column with the new ones.
+        self.forget(merchant, from.generation.former()).await?;
+        let key = self.session.create_vault_key(self.newest).or_exit(Exit::Hsm, "make the merchant's vault key");
+        let kind = if key.is_ok() { Kind::VaultKeyCreated } else { Kind::HsmFailed };
+        note(self.desk, kind, Some(merchant), "a vault's next key", &self.session.take_calls()).await?;
+        let key = key?;
+        let begun = self.desk.registry.begin_vault_move(merchant, from, &key, now_ms()).await;
+        begun.stored("give the merchant's vault its next key")?;
+        Ok(key)
+    }
+
+    /// One look at every token is enough: none of the former generation comes into being any more.
+    async fn reseal_all(
+        &mut self,
+        merchant: &MerchantRecord,
+        from: &WrappedVaultKey,
+        to: &WrappedVaultKey,
+    ) -> Result<u64, Failure> {
+        let id = &merchant.id;
+        let all = left(&self.desk.store, merchant, from.generation).await?;
+        let (mut done, mut after, mut unreadable) = (0, None, Vec::new());
+        loop {
+            let tokens = self.desk.store.tokens_of(id, from.generation, after.as_ref(), TOGETHER).await;
+            let tokens = tokens.stored("read the merchant's tokens")?;
+            let Some(last) = tokens.last() else { break };
+            after = Some(last.token);
+            let resealed = self.reseal(id, from, to, &tokens, &mut unreadable).await?;
+            if done / TOLD != (done + resealed) / TOLD {
+                remark(format_args!("{id}: {} of {all} card numbers sealed anew", done + resealed));
+            }
+            done += resealed;
+        }
+        match unreadable.first() {
+            None => Ok(done),
+            Some(first) => Err(Failure::new(
+                Exit::Refused,
+                format_args!(
+                    "{} card numbers of {id} cannot be opened, that of token {first} among them: its former key is kept",
+                    unreadable.len()
+                ),
+            )),
+        }
+    }
+
+    async fn reseal(
+        &mut self,
+        merchant: &MerchantId,
+        from: &WrappedVaultKey,
+        to: &WrappedVaultKey,
+        tokens: &[TokenRecord],
+        unreadable: &mut Vec<Token>,
+    ) -> Result<u64, Failure> {
+        let mut resealed = Vec::with_capacity(tokens.len());
+        for TokenRecord { token, sealed, .. } in tokens {
+            match self.session.reseal(from, to, merchant, token, sealed) {
+                Ok((sealed, fingerprint)) => resealed.push(Resealed { token: *token, sealed, fingerprint }),
+                Err(HsmError::Sealed) => unreadable.push(*token),
+                Err(error) => return Err(error).or_exit(Exit::Hsm, "seal the merchant's card numbers anew"),
+            }
+        }
+        let record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), Kind::CardsResealed);
+        let record = Record { merchant: Some(merchant.to_string()), ..record };
+        let record = record.because(format_args!("{} of {}", resealed.len(), tokens.len()));
+        let record = record.with_calls(&self.session.take_calls());
+        let written = self.desk.registry.reseal(merchant, to.generation, &resealed, &record).await;
+        written
+            .stored("write card numbers down that were sealed anew; if no other command does the same, try again")?;
+        Ok(u64::try_from(resealed.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Forgets what the key of a generation that is over made of a merchant's cards.
+    async fn forget(&self, merchant: &MerchantId, former: Option<VaultGeneration>) -> Result<(), Failure> {
+        let Some(former) = former else { return Ok(()) };
+        loop {
+            let forgotten = self.desk.store.forget_fingerprints(merchant, former, FORGOTTEN).await;
+            if forgotten.stored("forget the merchant's former fingerprints")? == 0 {
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `warifu vault rotate`: the next generation of vault keys.
+
+use clap::Args;
+use warifu_actors::store::{VaultGenerationRecord, VaultGenerationState};
+use warifu_core::custody::KeyProof;
+use warifu_hsm::VaultGeneration;
+use warifu_hsm::pkcs11::provision;
+
+use super::{Standing, moving, register_first};
+use crate::ceremony::MADE_IN_HSM;
+use crate::commands::key::people::{People, still_admitted};
+use crate::commands::key::witness::{Attended, Subject, Witness};
+use crate::commands::output::remark;
+use crate::commands::registry::{Desk, Stored as _, now_ms};
+use crate::exit::{Exit, Failure};
+use crate::hsm;
+
+#[derive(Args)]
+pub(super) struct Rotate {
+    #[command(flatten)]
+    people: People,
+}
+
+impl Rotate {
+    pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
+        let standing = Standing::of(&desk.store).await?;
+        let newest = standing.newest();
+        if standing.merchants.is_empty() {
+            return Err(Failure::new(Exit::Refused, "there is no merchant: nothing is sealed"));
+        }
+        if let Some(merchant) = standing.unfinished().next() {
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!(
+                    "the vault of {} has not moved to generation {newest} yet: `warifu vault resume` brings that to its end",
+                    merchant.id
+                ),
+            ));
+        }
+        self.make(desk, &standing, newest.next()).await?;
+        moving::move_all(desk, &Standing::of(&desk.store).await?).await
+    }
+
+    /// Makes the keys, in the presence of all custodians.
+    async fn make(self, desk: &Desk, standing: &Standing, next: VaultGeneration) -> Result<(), Failure> {
+        let (dialogue, mut door, transcript) = self.people.assemble(desk).await?;
+        let witness = Witness::new(desk, Subject::vault_keys(next), None, transcript);
+        let words = self.people.language();
+        let people = match self.people.attend(&words.rotating(next.number()), dialogue, &mut door) {
+            Ok(people) => people,
+            Err(error) => return Err(witness.gave_up(&error).await?),
+        };
+        if let Err(error) = still_admitted(desk, people.iter().map(|(person, _)| person)).await? {
+            return Err(witness.gave_up(&error.into()).await?);
+        }
+        // What was begun is this registry's: then the slot had nothing under these labels.
+        let begun = standing.generations.iter().any(|known| known.generation == next);
+        if !begun {
+            let first = standing.generations.is_empty();
+            self.look(desk, &witness, next, first).await?;
+            note(desk, next, VaultGenerationState::Making, None).await?;
+        }
+        let (made, calls) = hsm::use_once(&desk.config.hsm, "make the next vault keys", |slot, session| {
+            provision::destroy_vault_keys(slot, next)?;
+            provision::create_vault_keys(slot, next)?;
+            session.fingerprint_proof(next)
+        });
+        let proof = match made {
+            Ok(proof) => proof,
+            Err(failure) => {
+                witness.failed(&failure, &calls).await?;
+                return Err(failure);
+            }
+        };
+        witness.note_use("vault keys made", &calls).await?;
+        let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
+        let text = witness.transcript(MADE_IN_HSM, attended, None, Some(proof))?;
+        let (signed, calls) = hsm::use_once(&desk.config.hsm, "sign the transcript", |_, session| {
+            Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
+        });
+        match signed {
+            Ok(signed) => witness.sign_off(text, signed, &calls).await?,
+            Err(failure) => {
+                witness.failed(&failure, &calls).await?;
+                return Err(failure);
+            }
+        }
+        note(desk, next, VaultGenerationState::Ready, Some(proof)).await?;
+        remark(words.rotation_begins());
+        Ok(())
+    }
+
+    /// Makes sure that the slot has nothing under the next labels, and registers the first keys if nobody has.
+    async fn look(
+        &self,
+        desk: &Desk,
+        witness: &Witness<'_>,
+        next: VaultGeneration,
+        first: bool,
+    ) -> Result<(), Failure> {
+        let (looked, calls) = hsm::use_once(&desk.config.hsm, "look at the vault keys", |slot, session| {
+            let vacant = slot.is_vault_vacant(next)?;
+            let proof = if first { Some(session.fingerprint_proof(VaultGeneration::FIRST)?) } else { None };
+            Ok((vacant, proof))
+        });
+        witness.note_use("vault keys looked at", &calls).await?;
+        let (vacant, proof) = looked?;
+        if !vacant {
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!("the HSM has vault keys of generation {next} already, which are not this registry's"),
+            ));
+        }
+        match proof {
+            Some(proof) => register_first(desk, proof).await,
+            None => Ok(()),
+        }
+    }
+}
+
+async fn note(
+    desk: &Desk,
+    generation: VaultGeneration,
+    state: VaultGenerationState,
+    proof: Option<KeyProof>,
+) -> Result<(), Failure> {
+    let at_ms = now_ms();
+    let record = VaultGenerationRecord { generation, state, proof, created_at_ms: at_ms };
+    desk.registry.note_vault_generation(&record, at_ms).await.stored("register the vault keys")
+}

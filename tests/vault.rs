@@ -1,0 +1,213 @@
+//! Vault keys rotated while servers run: every card keeps its token, and what was cut off is taken up.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod stage;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use stage::ceremony::Custodian;
+use stage::desk::keypad;
+use stage::sealer::{Sealer, pan};
+use stage::shop::{TILL_KSN, folder};
+use stage::till::Till;
+use stage::{Options, Server, database, program, wait_for};
+use tempfile::TempDir;
+
+/// Cards that are stored before anything is rotated.
+const CARDS: usize = 1500;
+
+/// A dev server with a keypad, and two custodians.
+struct Vault {
+    _home: TempDir,
+    server: Server,
+    people: [Custodian; 2],
+}
+
+impl Vault {
+    async fn open(options: &Options) -> Self {
+        let home = folder();
+        let server = Server::dev(&home.path().join("server"), options);
+        server.add_device(&keypad("kp-1v", TILL_KSN));
+        let people = ["aiko", "botan"].map(|name| server.add_custodian(name));
+        Self { _home: home, server, people }
+    }
+
+    /// A command that takes two people.
+    fn begin(&self, command: &str, transcript: &str) -> std::process::Child {
+        let mut process = Command::new(program("warifu"));
+        process.args(["vault", command, "--script", "--transcript"]).arg(self.server.dir().join(transcript));
+        process.arg("--config").arg(self.server.dir().join("warifu.toml"));
+        let mut process =
+            process.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("warifu runs");
+        let said: String =
+            self.people.iter().map(|who| format!("{}\n{}\n", who.certificate.display(), who.key.display())).collect();
+        // Whoever refuses does not read.
+        let _ = process.stdin.take().unwrap().write_all(said.as_bytes());
+        process
+    }
+
+    fn held(&self, command: &str, transcript: &str) -> Output {
+        self.begin(command, transcript).wait_with_output().unwrap()
+    }
+
+    fn show(&self) -> Vec<Value> {
+        serde_json::from_str(&self.server.operated(&["vault", "show", "--json"])).unwrap()
+    }
+
+    /// The merchant's row.
+    fn shop(&self) -> Value {
+        let shop = self.server.merchant();
+        self.show().into_iter().find(|row| row["vault"] == shop.as_str()).unwrap()
+    }
+}
+
+fn last_line(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_owned()
+}
+
+/// Takes cards, known ones and new ones in turn.
+struct Counter {
+    till: Till,
+    device: Sealer,
+    tokens: BTreeMap<String, String>,
+    asked: usize,
+}
+
+impl Counter {
+    async fn of(server: &Server) -> Self {
+        Self { till: Till::of(server).await, device: Sealer::aes(TILL_KSN), tokens: BTreeMap::new(), asked: 0 }
+    }
+
+    /// One card; a known one has its token.
+    async fn take(&mut self, card: usize) {
+        let pan = pan(card);
+        self.asked += 1;
+        let name = format!("r{}", self.asked);
+        let frame = self.device.keyed(&pan);
+        let token = self.till.tokenize(&name, &frame).await.unwrap_or_else(|no| panic!("{name}: {no:?}")).token;
+        let known = self.tokens.entry(pan).or_insert_with(|| token.clone());
+        assert_eq!(*known, token, "card {card} got another token");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_that_is_cut_off_and_taken_up_changes_no_token() {
+    let options = Options { store_url: Some(database::fresh_postgres().await), ..Options::default() };
+    rotate_twice(&options).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rotation_on_sqlite_changes_no_token() {
+    rotate_twice(&Options::default()).await;
+}
+
+async fn rotate_twice(options: &Options) {
+    let vault = Vault::open(options).await;
+    let mut counter = Counter::of(&vault.server).await;
+    for card in 0..CARDS {
+        counter.take(card).await;
+    }
+    let objects = vault.server.hsm_objects();
+    assert_eq!((&vault.shop()["generation"], &vault.shop()["state"]), (&1.into(), &"at rest".into()));
+
+    // The command is killed while it seals; the server goes on, and knows every card.
+    let mut rotating = vault.begin("rotate", "two.transcript");
+    let left = wait_for(Duration::from_secs(60), || {
+        let left = vault.shop()["tokens_left"].as_u64()?;
+        (left < u64::try_from(CARDS).unwrap() && left > 0).then_some(left)
+    });
+    rotating.kill().unwrap();
+    rotating.wait().unwrap();
+    assert!(left > 0);
+    let moving = vault.shop();
+    assert_eq!((&moving["generation"], &moving["state"]), (&2.into(), &"moving".into()), "{moving}");
+    assert_eq!(vault.server.hsm_objects(), objects + 2, "a root and a fingerprint key");
+    for card in [0, CARDS / 2, CARDS - 1, CARDS, CARDS + 1] {
+        counter.take(card).await;
+    }
+    let refused = vault.held("rotate", "no.transcript");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(last_line(&refused).contains("`warifu vault resume`"), "{}", last_line(&refused));
+    let refused = vault.held("retire", "no.gone");
+    assert!(last_line(&refused).contains("still needs them"), "{}", last_line(&refused));
+
+    // Taken up while cards come in.
+    let resumed = {
+        let (directory, merchant) = (vault.server.dir().to_owned(), vault.server.merchant());
+        std::thread::spawn(move || {
+            let mut command = Command::new(program("warifu"));
+            command.args(["vault", "resume", "--config"]).arg(directory.join("warifu.toml"));
+            (command.output().unwrap(), merchant)
+        })
+    };
+    let mut next = CARDS + 2;
+    while !resumed.is_finished() {
+        counter.take(next % 7).await;
+        counter.take(next).await;
+        next += 1;
+    }
+    let (resumed, merchant) = resumed.join().unwrap();
+    assert!(resumed.status.success(), "{}", last_line(&resumed));
+    assert!(last_line(&resumed).starts_with(&format!("{merchant}: ")), "{}", last_line(&resumed));
+    let rested = vault.shop();
+    assert_eq!((&rested["generation"], &rested["state"]), (&2.into(), &"at rest".into()), "{rested}");
+    for card in (0..next).step_by(97) {
+        counter.take(card).await;
+    }
+
+    // The old keys go, with two people; the server goes on, and starts anew without them.
+    let gone = vault.held("retire", "one.gone");
+    assert!(gone.status.success(), "{}", last_line(&gone));
+    assert_eq!(vault.server.hsm_objects(), objects);
+    counter.take(0).await;
+    counter.take(next).await;
+    let text =
+        vault.server.operated(&["key", "transcript", "verify", vault.server.dir().join("one.gone").to_str().unwrap()]);
+    assert!(text.contains("vault keys 1") && text.contains("destroyed"), "{text}");
+    let mut vault = vault;
+    assert_eq!(vault.server.terminate(Duration::from_secs(15)), Some(0));
+    vault.server = Server::serve(vault.server.dir(), &vault.server.about, options);
+    counter.till = Till::of(&vault.server).await;
+    counter.take(1).await;
+    counter.take(next + 1).await;
+
+    // Once more, in one go: generations take turns in the columns.
+    let again = vault.held("rotate", "three.transcript");
+    assert!(again.status.success(), "{}", last_line(&again));
+    for card in (0..next).step_by(101).chain([next + 2]) {
+        counter.take(card).await;
+    }
+    let states: Vec<_> = vault.show().iter().map(|row| (row["generation"].clone(), row["state"].clone())).collect();
+    let expected: Vec<(Value, Value)> = vec![
+        (1.into(), "destroyed".into()),
+        (2.into(), "ready".into()),
+        (3.into(), "ready".into()),
+        (3.into(), "at rest".into()),
+    ];
+    assert_eq!(states, expected);
+    told(&vault, counter.tokens.len());
+}
+
+/// The audit log tells all of it, and verifies.
+fn told(vault: &Vault, tokens: usize) {
+    let records = vault.server.audit_records();
+    let of = |kind: &str| records.iter().filter(|record| record["kind"] == kind).count();
+    assert_eq!(of("ceremony.held"), 3, "two rotations, one end");
+    assert!(of("cards.resealed") >= 2 * CARDS / 256, "{}", of("cards.resealed"));
+    let resealed = records.iter().filter(|record| record["kind"] == "cards.resealed");
+    let numbers: usize = resealed
+        .map(|record| {
+            assert!(record["calls"]["C_Sign"].as_u64().unwrap() > 0, "{record}");
+            record["cause"].as_str().unwrap().split(' ').next().unwrap().parse::<usize>().unwrap()
+        })
+        .sum();
+    assert!(numbers >= 2 * CARDS && numbers <= 2 * tokens, "{numbers}");
+    let export = vault.server.export_audit("whole");
+    let key = vault.server.operated(&["audit", "key"]);
+    let verified = vault.server.operated(&["audit", "verify", export.to_str().unwrap(), "--public-key", key.trim()]);
+    assert!(!verified.is_empty());
+}
