@@ -155,6 +155,7 @@ mod tests {
             "warifu key list --json",
             "warifu key init --transcript t",
             "warifu key export-ik --device kp-1 --kbpk factory --out kp-1.tr31 --again",
+            "warifu key export-ik --device kp-1-2029 --update-of kp-1 --out kp-1.update",
             "warifu key destroy phone-2026 --transcript t",
             "warifu key ceremony factory --kbpk --bits 128 --transcript t",
             "warifu key ceremony phone-2026 --custodians 3 --transcript t --lang ja",
@@ -189,6 +190,8 @@ mod tests {
             ("warifu", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
             ("warifu sell", ErrorKind::InvalidSubcommand),
             ("warifu module add till-1", ErrorKind::MissingRequiredArgument),
+            ("warifu key export-ik --device kp-1 --out f", ErrorKind::MissingRequiredArgument),
+            ("warifu key export-ik --device kp-1 --out f --kbpk a --update-of b", ErrorKind::ArgumentConflict),
             ("warifu pki issue ../till-1 --dir pki", ErrorKind::ValueValidation),
             ("warifu device add kp-1 --merchant s --scheme rsa --ksn 00 --bdk b", ErrorKind::InvalidValue),
         ] {

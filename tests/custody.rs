@@ -397,6 +397,67 @@ fn an_initial_key_leaves_once_in_a_block_that_a_device_takes() {
     assert_eq!(causes, ["number 1, by aiko", "number 2, by aiko, botan"]);
 }
 
+/// Rotation of a base derivation key without bringing the devices in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_moves_to_a_new_key_by_its_update_key() {
+    let home = folder();
+    let server = Server::dev(&home.path().join("server"), &Options::default());
+    let vault = Vault { people: ["aiko", "botan"].map(|name| server.add_custodian(name)), server, _home: home };
+    let server = &vault.server;
+    server.add_device(&keypad("kp-1u", TILL_KSN));
+    server.register_device(&keypad("kp-2u", KSN));
+    let next = server.dir().join("kp-2u.update");
+    let export = |device: &str, update_of: &str, out: &std::path::Path, more: &[&str]| {
+        let mut command = Command::new(program("warifu"));
+        command.args(["key", "export-ik", "--device", device, "--update-of", update_of, "--script", "--out"]).arg(out);
+        command.args(more).arg("--config").arg(server.dir().join("warifu.toml"));
+        let mut export = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let person = &vault.people[0];
+        let said = format!("{}\n{}\n", person.certificate.display(), person.key.display());
+        let _ = export.stdin.take().unwrap().write_all(said.as_bytes());
+        export.wait_with_output().unwrap()
+    };
+    for (device, of, why) in [
+        ("kp-1u", "kp-1u", "has this initial key already"),
+        ("kp-2u", "nobody", "there is no device nobody"),
+        ("kp-2u", "reader-tdes", "there is no device reader-tdes"),
+    ] {
+        let refused = export(device, of, &server.dir().join("no"), &[]);
+        assert_eq!(
+            (refused.status.code(), last_line(&refused).contains(why)),
+            (Some(1), true),
+            "{}",
+            last_line(&refused)
+        );
+    }
+    let sealed = export("kp-2u", "kp-1u", &next, &[]);
+    assert!(sealed.status.success(), "{}", last_line(&sealed));
+
+    let mut device = stage::Device::start(&["--scheme", "aes", "--ksn", TILL_KSN, "--bdk", stage::AES_BDK]);
+    let mut app = stage::OrderApp::start(server);
+    app.attach("kp", &device, "native");
+    let mut sale = |device: &mut stage::Device, order: &str| {
+        device.say(&format!("key {VISA} 3012 123"));
+        app.collect("kp", order);
+        app.authorize(order, order, 1200, "telephone")
+    };
+    let before = sale(&mut device, "1");
+    assert!(device.say(&format!("update @{}", next.display())).contains("5EA2C400C0FFEE01"));
+    // The new identity is taken into use, the old one out of it.
+    let early = sale(&mut device, "2");
+    assert_eq!(early["refused"]["reason"], "DEVICE_NOT_ACTIVE", "{early}");
+    server.operated(&["device", "activate", "kp-2u"]);
+    server.operated(&["device", "retire", "kp-1u"]);
+    let after = sale(&mut device, "3");
+    assert_eq!(after["payment"]["outcome"], "authorized", "{after}");
+    assert_eq!(after["payment"]["card"]["token"], before["payment"]["card"]["token"]);
+    let retired = export("kp-2u", "kp-1u", &server.dir().join("late"), &["--again"]);
+    assert!(last_line(&retired).contains("the device kp-1u is retired"), "{}", last_line(&retired));
+    let told = server.audit_records().into_iter().filter(|record| record["kind"] == "initial_key.exported");
+    let told: Vec<_> = told.map(|record| (record["device"].clone(), record["key"].clone())).collect();
+    assert_eq!(told.last().unwrap(), &("kp-2u".into(), "update key of kp-1u".into()));
+}
+
 #[test]
 fn a_key_the_hsm_makes_is_known_to_nobody_and_is_destroyed_by_two() {
     let vault = Vault::open();

@@ -27,6 +27,7 @@ slow MS                          from now on wait MS milliseconds before each by
 skip N                           pass over N counters
 raw HEX | @FILE | text:...       send these bytes exactly (in text: \\r \\n \\t \\\\)
 garbage N                        send N bytes that are no frame
+update BLOCK | @FILE             take a new initial key out of a key block under the update key (aes)
 status | help | quit";
 
 /// Longest garbage and raw output.
@@ -56,6 +57,8 @@ pub enum Command {
     Raw(Vec<u8>),
     /// Send bytes that are no frame.
     Garbage(usize),
+    /// Take a new initial key out of this key block.
+    Update(String),
     /// Tell how things stand.
     Status,
     /// Tell what can be said.
@@ -76,7 +79,7 @@ pub enum CommandError {
     /// Not a card.
     #[error(transparent)]
     Card(#[from] CardError),
-    /// The file of `raw @FILE`.
+    /// The file of `raw @FILE` or `update @FILE`.
     #[error("the file cannot be read, or is too long")]
     File,
     /// More than will be sent.
@@ -110,6 +113,7 @@ impl Command {
                 len if len <= LONGEST => Self::Garbage(len),
                 _ => return Err(CommandError::TooLong),
             },
+            b"update" => Self::Update(words.block()?),
             b"status" => Self::Status,
             b"help" => Self::Help,
             b"quit" => Self::Quit,
@@ -160,6 +164,15 @@ impl<'a> Words<'a> {
         std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()).ok_or(self.misused())
     }
 
+    /// A key block, or the file it is in.
+    fn block(&mut self) -> Result<String, CommandError> {
+        let bytes = match self.required()? {
+            [b'@', path @ ..] => file(path)?,
+            block => block.to_vec(),
+        };
+        String::from_utf8(bytes).map_err(|_| CommandError::File)
+    }
+
     fn flip(&mut self) -> Result<Flip, CommandError> {
         let offset = self.number()?;
         let mask = match self.next() {
@@ -185,11 +198,7 @@ fn usage(word: &[u8]) -> &'static str {
 
 fn raw(source: &[u8]) -> Result<Vec<u8>, CommandError> {
     let bytes = match source {
-        [b'@', path @ ..] => {
-            let path = Path::new(OsStr::from_bytes(path.trim_ascii()));
-            let fits = std::fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() <= LONGEST_FILE);
-            fits.then(|| std::fs::read(path).ok()).flatten().ok_or(CommandError::File)?
-        }
+        [b'@', path @ ..] => file(path.trim_ascii())?,
         [b't', b'e', b'x', b't', b':', text @ ..] => unescaped(text)?,
         digits => {
             let digits: Vec<u8> = digits.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
@@ -197,6 +206,12 @@ fn raw(source: &[u8]) -> Result<Vec<u8>, CommandError> {
         }
     };
     if bytes.is_empty() { Err(CommandError::Usage(usage(b"raw"))) } else { Ok(bytes) }
+}
+
+fn file(path: &[u8]) -> Result<Vec<u8>, CommandError> {
+    let path = Path::new(OsStr::from_bytes(path));
+    let fits = std::fs::metadata(path).is_ok_and(|facts| facts.is_file() && facts.len() <= LONGEST_FILE);
+    fits.then(|| std::fs::read(path).ok()).flatten().ok_or(CommandError::File)
 }
 
 fn unescaped(text: &[u8]) -> Result<Vec<u8>, CommandError> {

@@ -110,6 +110,11 @@ impl<W: Write> Console<W> {
             }
             Command::Raw(bytes) => self.send("raw", bytes),
             Command::Garbage(len) => self.send("garbage", garbage(len)),
+            Command::Update(block) => {
+                self.device.update(&block)?;
+                let device = self.device.originator().device().to_string();
+                Ok(Answer(format!("update device {device}"), json!({"ok": "update", "device": device})))
+            }
             Command::Status => Ok(self.status()),
             Command::Help => {
                 // Not an answer, so not where answers go.

@@ -7,11 +7,15 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use warifu_core::frame::Entry;
+use warifu_core::key::KeyBytes;
+use warifu_core::key_block::Algorithm;
+use warifu_core::ksn::AesKsn;
 
 use crate::card::Card;
 use crate::dukpt::{DukptError, Originator, aes, tdes};
 use crate::format::idtech::{self, Address, ChipNotice, ExpiryMask, Form};
 use crate::format::{Format, FormatError, magtek, native};
+use crate::injection::{self, Injected, InjectionError};
 use crate::keypad;
 use crate::reader::{Day, Stripe, chip_account_data};
 use crate::scrub::scrubbed;
@@ -48,6 +52,26 @@ pub enum DeviceError {
     /// The device cannot remember that it used the key, and so must not use it.
     #[error("the state of the device could not be saved, so nothing was sent")]
     State(#[from] StateError),
+    /// The device keeps the keys it has.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+}
+
+/// Why a device did not take a new initial key.
+#[derive(Debug, thiserror::Error)]
+pub enum UpdateError {
+    /// Only AES DUKPT has update keys.
+    #[error("a TDES device has no update key: its initial key is injected again")]
+    Scheme,
+    /// Nothing in the block, or not for this device.
+    #[error("the update is not for this device: {0}")]
+    Injection(#[from] InjectionError),
+    /// The block does not say whose initial key it is.
+    #[error("the update names no initial key id")]
+    Nameless,
+    /// Under the same initial key the device would use its counters a second time.
+    #[error("the update holds the initial key the device has")]
+    Same,
 }
 
 impl Device {
@@ -92,6 +116,33 @@ impl Device {
         let next = scrubbed(|| self.originator.skip(count))?;
         self.save()?;
         Ok(next)
+    }
+
+    /// Takes a new initial key out of a key block under the device's update key (X9.24-3:2017 6.5.3), and begins at its
+    /// first counter. The old keys are wiped. A block that is not for this device changes nothing.
+    pub fn update(&mut self, block: &str) -> Result<(), DeviceError> {
+        let updated = scrubbed(|| self.updated(block))?;
+        let old = std::mem::replace(&mut self.originator, updated);
+        if let Err(error) = self.save() {
+            self.originator = old;
+            return Err(error.into());
+        }
+        self.last = None;
+        Ok(())
+    }
+
+    fn updated(&self, block: &str) -> Result<Originator, UpdateError> {
+        let Originator::Aes(now) = &self.originator else { return Err(UpdateError::Scheme) };
+        let update_key = now.update_key();
+        let kbpk = KeyBytes::filled(update_key.key_len(), |kbpk| kbpk.copy_from_slice(update_key.expose()));
+        let Injected { key, whose } = injection::opened(block, kbpk, Algorithm::Aes)?;
+        let mut ksn = [0; 12];
+        hex::decode_to_slice(whose.unwrap_or_default(), &mut ksn[..8]).map_err(|_| UpdateError::Nameless)?;
+        let ksn = AesKsn::new(ksn);
+        match ksn.ik_id() == now.device().ik_id() {
+            true => Err(UpdateError::Same),
+            false => Ok(Originator::Aes(aes::Originator::load(&key, &ksn))),
+        }
     }
 
     fn sealed(&mut self, entry: Entry, card: Card) -> Result<Frame, DeviceError> {

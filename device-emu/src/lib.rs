@@ -5,7 +5,7 @@
 //! other end of a wire. For tests, demonstrations and development; **for test keys and test cards only**.
 //!
 //! Architecture invariant: the server cannot act as a device. Its half of DUKPT is in `warifu-core`; this half is
-//! here, and takes nothing from `core` but value types and the native frame's header.
+//! here, and takes nothing from `core` but value types, key blocks and the native frame's header.
 
 pub mod card;
 pub mod command;
@@ -14,6 +14,7 @@ pub mod device;
 pub mod dukpt;
 pub mod fault;
 pub mod format;
+pub mod injection;
 pub mod keypad;
 pub mod reader;
 pub mod scrub;

@@ -12,13 +12,14 @@ use rustix::termios::isatty;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use warifu_core::key::{KeyBytes, KeyLen};
-use warifu_core::key_block::{Algorithm, BlockId, Kbpk, KeyBlock, Mode, Protection, Usage};
+use warifu_core::key_block::Algorithm;
 use warifu_core::ksn::{Ksn, Scheme};
 use warifu_device_emu::command::HELP;
 use warifu_device_emu::console::{Answers, Console};
 use warifu_device_emu::device::Device;
 use warifu_device_emu::dukpt::{Originator, aes, tdes};
 use warifu_device_emu::format::Format;
+use warifu_device_emu::injection::{self, Injected};
 use warifu_device_emu::scrub::scrubbed;
 use warifu_device_emu::state::StateFile;
 use warifu_device_emu::typing::{Prompt, Silenced, Source};
@@ -213,15 +214,11 @@ impl Cli {
     /// The initial key in a key block, which must be one for this scheme, to derive from.
     fn unsealed(&self, file: &Path, kbpk: &str, algorithm: Algorithm) -> anyhow::Result<KeyBytes> {
         let text = std::fs::read_to_string(file)?;
-        let block = KeyBlock::parse(text.trim())?;
-        let kbpk = Kbpk::new(block.header().version().cipher(), self.hex_key(kbpk.as_bytes()).context("--kbpk")?)?;
-        let protection = Protection::new(block.header().version(), &kbpk)?;
-        let says = |id: BlockId| block.header().find(id).map(|block| block.content().to_owned());
-        let whose = says(BlockId::IK).or_else(|| says(BlockId::KS)).unwrap_or_default();
-        let ours = self.ksn.to_ascii_uppercase();
+        let kbpk = self.hex_key(kbpk.as_bytes()).context("--kbpk")?;
+        let Injected { key, whose } = injection::opened(&text, kbpk, algorithm)?;
+        let (ours, whose) = (self.ksn.to_ascii_uppercase(), whose.unwrap_or_default());
         ensure!(ours.starts_with(whose.trim_end_matches('0')), "it is the initial key of {whose}, and --ksn is {ours}");
-        let unwrapped = block.unwrap_key(&protection)?.for_use(Usage::InitialKey, algorithm, Mode::Derive)?;
-        self.of_asked_length(KeyBytes::copied(unwrapped.key().bytes().expose())?)
+        self.of_asked_length(key)
     }
 
     fn key(&self, digits: &[u8]) -> anyhow::Result<KeyBytes> {

@@ -10,13 +10,13 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use warifu_core::key::{KeyBytes, KeyLen};
-use warifu_core::ksn::{AesKsn, Ksn, Scheme, TdesKsn};
+use warifu_core::ksn::{Ksn, Scheme};
 use warifu_core::secret::SecretBytes;
 
 use crate::dukpt::{DukptError, Originator, aes, tdes};
 
 /// The first line.
-const HEAD: &str = "warifu device-emu state 1: KEYS OF AN EMULATED DEVICE IN CLEAR, never load a real key";
+const HEAD: &str = "warifu device-emu state 2: KEYS OF AN EMULATED DEVICE IN CLEAR, never load a real key";
 /// Longer than any state.
 const LONGEST: usize = 8192;
 
@@ -115,7 +115,8 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     name.into()
 }
 
-/// Head, scheme, device, next counter, then one line for each register, the lowest first; every line ends.
+/// Head, scheme, device, next counter, the update key of an AES device, then one line for each register, the lowest first;
+/// every line ends.
 fn written(originator: &Originator) -> Result<SecretBytes, StateError> {
     let scheme = match originator.scheme() {
         Scheme::Aes => "aes",
@@ -123,7 +124,11 @@ fn written(originator: &Originator) -> Result<SecretBytes, StateError> {
     };
     let next = originator.next_counter().map_or("exhausted".to_owned(), |next| format!("{next:08X}"));
     let head = format!("{HEAD}\nscheme {scheme}\ndevice {}\nnext {next}\n", originator.device());
-    let keys = || originator.registers().keys();
+    let update_key = match originator {
+        Originator::Aes(originator) => Some(Some(originator.update_key())),
+        Originator::Tdes(_) => None,
+    };
+    let keys = || update_key.into_iter().chain(originator.registers().keys());
     let body: usize = keys().map(|key| key.map_or(1, |key| key.expose().len() * 2) + 1).sum();
     let mut fits = Ok(());
     let text = SecretBytes::filled(head.len() + body, |text| {
@@ -162,19 +167,18 @@ fn parse(text: &[u8]) -> Result<Originator, StateError> {
         "exhausted" => None,
         next => Some(u32::from_str_radix(next, 16).map_err(|_| StateError::Damaged)?),
     };
-    let saved = lines.map(register).collect::<Result<Vec<_>, _>>()?;
-    match Ksn::parse(scheme, &device).map_err(|_| StateError::Damaged)? {
-        Ksn::Aes(ksn) => restored_aes(&ksn, saved, next),
-        Ksn::Tdes(ksn) => restored_tdes(&ksn, saved, next),
-    }
-}
-
-fn restored_aes(ksn: &AesKsn, saved: Vec<Option<KeyBytes>>, next: Option<u32>) -> Result<Originator, StateError> {
-    Ok(Originator::Aes(aes::Originator::restore(ksn, saved, next)?))
-}
-
-fn restored_tdes(ksn: &TdesKsn, saved: Vec<Option<KeyBytes>>, next: Option<u32>) -> Result<Originator, StateError> {
-    Ok(Originator::Tdes(tdes::Originator::restore(ksn, saved, next)?))
+    let mut keys = lines.map(register);
+    Ok(match Ksn::parse(scheme, &device).map_err(|_| StateError::Damaged)? {
+        Ksn::Aes(ksn) => {
+            let update_key = keys.next().ok_or(StateError::Damaged)??.ok_or(StateError::Damaged)?;
+            let saved = keys.collect::<Result<_, _>>()?;
+            Originator::Aes(aes::Originator::restore(&ksn, saved, next, update_key)?)
+        }
+        Ksn::Tdes(ksn) => {
+            let saved = keys.collect::<Result<_, _>>()?;
+            Originator::Tdes(tdes::Originator::restore(&ksn, saved, next)?)
+        }
+    })
 }
 
 fn register(line: &[u8]) -> Result<Option<KeyBytes>, StateError> {

@@ -54,6 +54,10 @@ fn aes_device(record: &Value, counter: u32) -> aes::Originator {
     device
 }
 
+fn is_update_key(record: &Value) -> bool {
+    counter(record) == u32::MAX && text(record, "usage") == "key_encryption_key"
+}
+
 fn counter(record: &Value) -> u32 {
     record["counter"].as_u64().unwrap().try_into().unwrap()
 }
@@ -70,6 +74,17 @@ fn the_published_aes_values_come_out_of_the_registers() {
                 id.extend([0; 4]);
                 let initial = aes::initial_key(&key(&record, "bdk"), &AesKsn::parse(&id).unwrap());
                 assert_eq!(hex_of(&initial), text(&record, "initial_key"));
+            }
+            // The update key is made when the initial key is there: as long as that is, for a key block.
+            "aes_dukpt_working_key" if is_update_key(&record) => {
+                let mut id = bytes(&record, "initial_key_id");
+                id.extend([0; 4]);
+                let initial = key(&record, "initial_key");
+                let device = aes::Originator::load(&initial, &AesKsn::parse(&id).unwrap());
+                if key_type(text(&record, "key_type")) != KeyType::aes(initial.key_len()) {
+                    continue;
+                }
+                assert_eq!(hex_of(device.update_key()), text(&record, "working_key"));
             }
             // No device has the counter of the update key: it is above every legal one.
             "aes_dukpt_derivation_key" | "aes_dukpt_working_key" if !legal(counter(&record)) => continue,
@@ -122,7 +137,7 @@ fn the_published_aes_values_come_out_of_the_registers() {
         ("aes_dukpt_derivation_key", 20),
         ("aes_dukpt_initial_key", 2),
         ("aes_dukpt_registers", 1),
-        ("aes_dukpt_working_key", 75),
+        ("aes_dukpt_working_key", 76),
         ("aes_dukpt_working_key_series", 1),
     ];
     assert_eq!(ran, expected.map(|(kind, count)| (kind.to_owned(), count)).into());

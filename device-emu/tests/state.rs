@@ -12,7 +12,12 @@ use rustix::process::Signal;
 use support::device::{Device, read_frame};
 use support::{AES_BDK, TDES_BDK, key_of, opened};
 use warifu_core::frame::SealedFrame;
+use warifu_core::key_block::{
+    Algorithm, Exportability, Header, Kbpk, KeyBlock, Material, Mode, OptionalBlock, PaddingLen, Protection,
+    ProtectionCipher, Usage, Version,
+};
 use warifu_core::ksn::{AesKsn, TdesKsn};
+use warifu_core::secret::SecretBytes;
 use warifu_device_emu::dukpt::{aes, tdes};
 
 const PAN: &str = "4111111111111111";
@@ -146,6 +151,77 @@ fn a_state_others_may_read_or_that_is_damaged_is_refused() {
     other[5] = "1234567890123457";
     assert!(Device::try_start(&other).err().unwrap().contains("belongs to device 123456789012345600000000"));
     drop(Device::start(&arguments("aes", &state)));
+}
+
+/// A key block for the device of [`arguments`], under its update key unless another one is given.
+fn update(kbpk: Option<&str>, usage: Usage, ik_id: Option<[u8; 8]>) -> String {
+    let ours = AesKsn::parse(&hex::decode("123456789012345600000000").unwrap()).unwrap();
+    let loaded = aes::Originator::load(&aes::initial_key(&key_of(AES_BDK), &ours), &ours);
+    let kbpk = key_of(&kbpk.map_or_else(|| hex::encode(loaded.update_key().expose()), str::to_owned));
+    let protection = Protection::new(Version::D, &Kbpk::new(ProtectionCipher::Aes, kbpk).unwrap()).unwrap();
+    let mut header = Header::new(Version::D, usage, Algorithm::Aes, Mode::Derive, Exportability::Never).unwrap();
+    if let Some(ik_id) = ik_id {
+        header = header.with(OptionalBlock::initial_key_id(ik_id)).unwrap();
+    }
+    let next = AesKsn::parse(&[&ik_id.unwrap_or([9; 8])[..], &[0; 4]].concat()).unwrap();
+    let initial = aes::initial_key(&key_of(AES_BDK), &next);
+    let material = Material::new(SecretBytes::copied(initial.expose())).unwrap();
+    let padding = vec![0x55; PaddingLen::Hiding.of(Version::D, Algorithm::Aes, &material)];
+    KeyBlock::wrap(&header, &material, &protection, &padding).unwrap().to_string()
+}
+
+#[test]
+fn a_device_changes_to_a_new_initial_key_and_only_by_its_own_update_key() {
+    let (folder, state) = folder();
+    let mut device = Device::start(&arguments("aes", &state));
+    let mut host = device.connect();
+    for expected in 1..=3 {
+        device.say(&format!("key {PAN} 3012 123"));
+        assert_eq!(counter(&read_frame(&mut host)), expected);
+    }
+    let good = update(None, Usage::InitialKey, Some([0xAB; 8]));
+    let mut flipped = good.clone().into_bytes();
+    let last = flipped.len() - 20;
+    flipped[last] = if flipped[last] == b'0' { b'1' } else { b'0' };
+    let refusals = [
+        (update(Some(AES_BDK), Usage::InitialKey, Some([0xAB; 8])), "not authentic"),
+        (String::from_utf8(flipped).unwrap(), "not authentic"),
+        (update(None, Usage::Bdk, Some([0xAB; 8])), "usage"),
+        (update(None, Usage::InitialKey, None), "names no initial key id"),
+        (update(None, Usage::InitialKey, Some([0x12, 0x34, 0x56, 0x78, 0x90, 0x12, 0x34, 0x56])), "the device has"),
+        ("D0112".to_owned(), "no key block"),
+    ];
+    for (block, why) in refusals {
+        let answer = device.say(&format!("update {block}"));
+        assert!(answer.starts_with("error") && answer.contains(why), "{answer}");
+    }
+    device.say(&format!("key {PAN} 3012 123"));
+    assert_eq!(counter(&read_frame(&mut host)), 4, "a refused update changes nothing");
+
+    let file = folder.path().join("update");
+    fs::write(&file, good + "\n").unwrap();
+    assert_eq!(device.say(&format!("update @{}", file.display())), "ok update device ABABABABABABABAB00000000");
+    device.say(&format!("key {PAN} 3012 123"));
+    let frame = read_frame(&mut host);
+    assert_eq!((counter(&frame), &frame[..].windows(8).any(|part| part == [0xAB; 8])), (1, &true));
+    assert!(
+        device.say(&format!("update @{}", file.display())).contains("not for this device"),
+        "its update key is new"
+    );
+
+    // Switched off and on, it is the new device, under its own name only.
+    drop(device);
+    assert!(Device::try_start(&arguments("aes", &state)).err().unwrap().contains("belongs to device ABAB"));
+    let mut renamed = arguments("aes", &state);
+    renamed[5] = "ABABABABABABABAB";
+    let mut device = Device::start(&renamed);
+    let mut host = device.connect();
+    device.say(&format!("key {PAN} 3012 123"));
+    assert_eq!(counter(&read_frame(&mut host)), 2);
+
+    let (_folder, other) = self::folder();
+    let mut tdes = Device::start(&arguments("tdes", &other));
+    assert!(tdes.say(&format!("update @{}", file.display())).contains("a TDES device has no update key"));
 }
 
 #[test]

@@ -51,6 +51,7 @@ Examples:
   warifu key activate phone-2026
   warifu key ceremony factory --kbpk --transcript factory.transcript
   warifu key export-ik --device kp-1 --kbpk factory --out kp-1.tr31
+  warifu key export-ik --device kp-1-2029 --update-of kp-1 --out kp-1.update
   warifu key suspend phone-2026
   warifu key deactivate phone-2026 --compromised
   warifu key destroy phone-2026 --transcript phone-2026.gone
@@ -83,7 +84,7 @@ enum What {
     Ceremony(Ceremony),
     /// Destroy a key that is out of use, in the HSM and for good; takes two custodians.
     Destroy(Destroy),
-    /// Derive a device's initial key in the HSM and seal it in a key block for the facility that injects it.
+    /// Derive a device's initial key in the HSM and seal it in a key block, for the facility that injects it or for the device.
     ExportIk(ExportIk),
     /// Verify what a ceremony wrote.
     Transcript(TranscriptCommand),

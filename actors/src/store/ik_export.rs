@@ -2,7 +2,7 @@
 
 use sea_orm::entity::prelude::*;
 use sea_orm::{ActiveValue::Set, QuerySelect};
-use warifu_core::merchant::{BdkId, DeviceId};
+use warifu_core::merchant::DeviceId;
 
 use super::Store;
 use super::error::{Failure, StoreError};
@@ -14,8 +14,8 @@ pub struct IkExport {
     pub device: DeviceId,
     /// The how-manieth time; whoever is second with a number is refused.
     pub number: u32,
-    /// Under which protection key.
-    pub kbpk: BdkId,
+    /// Under which protection key: its id, or `update key of DEVICE`.
+    pub under: String,
     /// When, in milliseconds since 1970 UTC.
     pub at_ms: i64,
     /// Who did it, as the audit log says it.
@@ -54,7 +54,7 @@ pub(super) async fn insert(db: &impl ConnectionTrait, export: &IkExport) -> Resu
     let row = row::ActiveModel {
         device_id: Set(export.device.to_string()),
         number: Set(export.number.into()),
-        kbpk_id: Set(export.kbpk.to_string()),
+        kbpk_id: Set(export.under.clone()),
         at_ms: Set(export.at_ms),
     };
     row::Entity::insert(row).exec_without_returning(db).await?;

@@ -406,7 +406,7 @@ impl Change<'_> {
             Self::ExportIk(export) => {
                 let mut record = Record { kind: Kind::InitialKeyExported, ..record };
                 record.device = Some(export.device.to_string());
-                record.key = Some(export.kbpk.to_string());
+                record.key = Some(export.under.clone());
                 record.because(format_args!("number {}, by {}", export.number, export.by))
             }
             Self::VaultGeneration(new) => {

@@ -15,6 +15,8 @@ use super::{DukptError, Registers};
 const BITS: u32 = 32;
 /// Most one-bits of a counter (X9.24-3:2017 6.2).
 const MAX_ONES: u32 = 16;
+/// The counter of the update key, which no transaction has (X9.24-3:2017 6.5.2).
+const UPDATE_COUNTER: u32 = u32::MAX;
 /// Block length.
 const BLOCK: usize = 16;
 
@@ -22,6 +24,8 @@ const BLOCK: usize = 16;
 pub struct Originator {
     device: AesKsn,
     registers: Registers,
+    /// Under it the device's next initial key reaches it. Made when the initial key was there, for no register leads to it.
+    update_key: KeyBytes,
 }
 
 /// The one transaction a derivation key lives for.
@@ -41,13 +45,22 @@ impl Originator {
     /// caller still owns, and must wipe, the initial key.
     pub fn load(initial: &KeyBytes, ksn: &AesKsn) -> Self {
         let device = ksn.with_counter(0);
-        Self { device, registers: Registers::load(BITS, MAX_ONES, initial, node(&device)) }
+        let registers = Registers::load(BITS, MAX_ONES, initial, node(&device));
+        Self { device, registers, update_key: update_key(initial, &device) }
     }
 
     /// A device as it was saved: exactly 32 registers.
-    pub(crate) fn restore(ksn: &AesKsn, saved: Vec<Option<KeyBytes>>, next: Option<u32>) -> Result<Self, DukptError> {
+    pub(crate) fn restore(
+        ksn: &AesKsn,
+        saved: Vec<Option<KeyBytes>>,
+        next: Option<u32>,
+        update_key: KeyBytes,
+    ) -> Result<Self, DukptError> {
         match saved.len() {
-            32 => Ok(Self { device: ksn.with_counter(0), registers: Registers::restore(saved, next, MAX_ONES)? }),
+            32 => {
+                let registers = Registers::restore(saved, next, MAX_ONES)?;
+                Ok(Self { device: ksn.with_counter(0), registers, update_key })
+            }
             _ => Err(DukptError::Registers),
         }
     }
@@ -67,6 +80,11 @@ impl Originator {
     /// Moves on so that `target` is the next counter.
     pub fn skip_to(&mut self, target: u32) -> Result<(), DukptError> {
         self.registers.skip_to(target, node(&self.device))
+    }
+
+    /// The update key: a key block with this device's next initial key is sealed under it (X9.24-3:2017 6.5.3).
+    pub fn update_key(&self) -> &KeyBytes {
+        &self.update_key
     }
 
     pub(crate) fn registers(&self) -> &Registers {
@@ -103,6 +121,15 @@ fn node(device: &AesKsn) -> impl Fn(&KeyBytes, u32) -> KeyBytes + use<> {
     move |parent, counter| {
         derive(parent, KeyUsage::KeyDerivation, KeyType::aes(parent.key_len()), tail(&device, counter))
     }
+}
+
+/// All the way down to the counter of ones, then the key-encryption key there, as long as the initial key.
+fn update_key(initial: &KeyBytes, device: &AesKsn) -> KeyBytes {
+    let step = node(device);
+    let top = 1 << (BITS - 1);
+    let way = (1..BITS).map(|bit| UPDATE_COUNTER << (BITS - 1 - bit));
+    let bottom = way.fold(step(initial, top), |above, counter| step(&above, counter));
+    derive(&bottom, KeyUsage::KeyEncryption, KeyType::aes(initial.key_len()), tail(device, UPDATE_COUNTER))
 }
 
 /// Last eight bytes of the derivation data of a transaction: the derivation id, then the counter.

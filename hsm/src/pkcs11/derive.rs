@@ -1,8 +1,8 @@
 //! AES DUKPT inside the slot: every key from BDK to working key is a session object derived from the one above it by
 //! encrypting public derivation data (X9.24-3:2017 6.3.1, `CKM_AES_ECB_ENCRYPT_DATA`).
 
-use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CKA_DERIVE, CKA_VALUE};
-use warifu_core::dukpt::aes::DerivationData;
+use cryptoki_sys::{CK_ATTRIBUTE_TYPE, CKA_DERIVE, CKA_SIGN, CKA_VALUE};
+use warifu_core::dukpt::aes::{DerivationData, UPDATE_KEY_COUNTER};
 use warifu_core::dukpt::cache::{Derived, TreeCache};
 use warifu_core::key::{KeyBytes, KeyLen, KeyType, KeyUsage};
 use warifu_core::ksn::{AesKsn, Ksn};
@@ -62,6 +62,24 @@ pub(super) fn exported_initial_key(
     ksn: &AesKsn,
 ) -> Result<KeyBytes, HsmError> {
     export(session, bdk, &DerivationData::initial_key(len, ksn.ik_id()))
+}
+
+/// The update key of a device (X9.24-3:2017 6.5.3), 34 derivations down from the BDK: it never leaves the slot, and makes
+/// CMACs, as the protection key of a key block.
+pub(super) fn update_key(
+    session: &HsmSession,
+    bdk: Handle,
+    len: KeyLen,
+    ksn: &AesKsn,
+) -> Result<SessionObject, HsmError> {
+    let ik_id = ksn.ik_id();
+    let node = |above: Handle, data: &DerivationData| derive(session, above, data, Exposure::Never, &[CKA_DERIVE]);
+    let mut above = node(bdk, &DerivationData::initial_key(len, ik_id))?;
+    for bit in (0..u32::BITS).rev() {
+        above = node(*above, &DerivationData::node(len, ik_id, UPDATE_KEY_COUNTER << bit))?;
+    }
+    let data = DerivationData::working_key(KeyUsage::KeyEncryption, KeyType::aes(len), ik_id, UPDATE_KEY_COUNTER);
+    derive(session, *above, &data, Exposure::Never, &[CKA_SIGN])
 }
 
 fn working_key_data(ksn: &AesKsn, usage: KeyUsage, len: KeyLen) -> DerivationData {

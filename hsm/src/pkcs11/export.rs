@@ -1,7 +1,8 @@
-//! A device's initial key, out of the slot and into a key block for the facility that injects it.
+//! A device's initial key, out of the slot and into a key block: for the facility that injects it, or for the device itself,
+//! under its update key.
 //!
 //! The initial key is in this process for the moment it takes to seal it, as are the two keys the protection key derives:
-//! PKCS#11 has no mechanism that makes a key block. Base derivation key and protection key stay in the slot. A slot that
+//! PKCS#11 has no mechanism that makes a key block. Base derivation keys and protection key stay in the slot. A slot that
 //! enforces non-extractable derivation lets no initial key out at all.
 
 use warifu_core::custody::{KBPK_PROOF_DATA, KeyProof};
@@ -51,15 +52,48 @@ impl Slot {
     /// [`HsmError::KeyReplaced`] if another key is in the protection key's place, [`HsmError::KeyBlock`] if it is weaker
     /// than the initial key, [`HsmError::Pkcs11`] where the slot lets no derived key out.
     pub fn export_initial_key(&self, bdk: &BdkSpec, ksn: &Ksn, kbpk: &KbpkSpec) -> Result<KeyBlock, HsmError> {
+        self.exported(|session| {
+            let protection_key = find(session, &kbpk.id, kbpk.len)?;
+            let found = proof(session, protection_key)?;
+            if found != kbpk.proof {
+                let label = objects::kbpk_label(&kbpk.id);
+                return Err(HsmError::KeyReplaced { label, found, registered: kbpk.proof, is: None });
+            }
+            export(session, bdk, ksn, protection_key, kbpk.len)
+        })
+    }
+
+    /// The initial key a device is to change to, in a key block that only the device can open: under the update key of the
+    /// initial key it has (X9.24-3:2017 6.5.3), which comes of `old` and never leaves the slot.
+    ///
+    /// # Errors
+    /// [`HsmError::SuiteMismatch`] unless both keys are of AES DUKPT; else as [`Slot::export_initial_key`].
+    pub fn export_update(
+        &self,
+        (old, old_ksn): (&BdkSpec, &Ksn),
+        (new, new_ksn): (&BdkSpec, &Ksn),
+    ) -> Result<KeyBlock, HsmError> {
+        self.exported(|session| match (bdk_object(session, old)?, old_ksn) {
+            (BdkObjects::Aes(bdk), Ksn::Aes(ksn)) if new.scheme == Scheme::Aes => {
+                let update_key = derive::update_key(session, bdk, old.len, ksn)?;
+                export(session, new, new_ksn, *update_key, old.len)
+            }
+            _ => Err(HsmError::SuiteMismatch(old.id.clone())),
+        })
+    }
+
+    /// What was derived is destroyed, whatever came of it.
+    fn exported(&self, seal: impl FnOnce(&HsmSession) -> Result<KeyBlock, HsmError>) -> Result<KeyBlock, HsmError> {
         let session = self.plain_session()?;
-        let sealed = export(&session, bdk, ksn, kbpk);
+        let sealed = seal(&session);
         let swept = session.sweep();
         let block = sealed?;
         swept.map(|()| block)
     }
 }
 
-fn export(session: &HsmSession, bdk: &BdkSpec, ksn: &Ksn, kbpk: &KbpkSpec) -> Result<KeyBlock, HsmError> {
+/// A base derivation key, which must be the registered one.
+fn bdk_object(session: &HsmSession, bdk: &BdkSpec) -> Result<BdkObjects, HsmError> {
     let objects = {
         let _lookups = session.slot().module().lookups();
         objects::bdk(session, bdk)?
@@ -70,12 +104,17 @@ fn export(session: &HsmSession, bdk: &BdkSpec, ksn: &Ksn, kbpk: &KbpkSpec) -> Re
             return Err(HsmError::KeyReplaced { label: objects::bdk_label(&bdk.id), found, registered, is: None });
         }
     }
-    let protection_key = find(session, &kbpk.id, kbpk.len)?;
-    let found = proof(session, protection_key)?;
-    if found != kbpk.proof {
-        let label = objects::kbpk_label(&kbpk.id);
-        return Err(HsmError::KeyReplaced { label, found, registered: kbpk.proof, is: None });
-    }
+    Ok(objects)
+}
+
+fn export(
+    session: &HsmSession,
+    bdk: &BdkSpec,
+    ksn: &Ksn,
+    protection_key: Handle,
+    len: KeyLen,
+) -> Result<KeyBlock, HsmError> {
+    let objects = bdk_object(session, bdk)?;
     let (key, algorithm, which) = match (&objects, ksn) {
         (BdkObjects::Aes(bdk_object), Ksn::Aes(ksn)) => {
             let key = derive::exported_initial_key(session, *bdk_object, bdk.len, ksn)?;
@@ -90,7 +129,7 @@ fn export(session: &HsmSession, bdk: &BdkSpec, ksn: &Ksn, kbpk: &KbpkSpec) -> Re
         }
     };
     debug_assert!(bdk.scheme == Scheme::Aes || key.key_len() == tdes::KEY_LEN);
-    seal(session, bdk.scheme, key, algorithm, which, protection_key, kbpk.len)
+    seal(session, bdk.scheme, key, algorithm, which, protection_key, len)
 }
 
 fn seal(

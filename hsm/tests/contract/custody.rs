@@ -3,9 +3,9 @@
 use warifu_core::custody::{KeyProof, Purpose};
 use warifu_core::dukpt::{aes, tdes};
 use warifu_core::kcv::Kcv;
-use warifu_core::key::{KeyBytes, KeyLen};
+use warifu_core::key::{KeyBytes, KeyLen, KeyType};
 use warifu_core::key_block::{
-    Algorithm, Kbpk, KeyBlock, Mode, Protection, ProtectionCipher, Usage, Version, WrapError,
+    Algorithm, BlockId, Kbpk, KeyBlock, Mode, Protection, ProtectionCipher, Usage, Version, WrapError,
 };
 use warifu_core::ksn::{AesKsn, Ksn, Scheme, TdesKsn};
 use warifu_core::merchant::BdkId;
@@ -113,6 +113,26 @@ fn an_initial_key_leaves_in_a_block_that_its_facility_can_open() {
         assert_eq!(opened.key().bytes().expose(), initial.expose());
         assert!(opened.for_export().is_err(), "an injected key stays where it is");
     }
+
+    // A device that has its keys needs no facility: what it is to have next comes under its own update key.
+    let (old, new) =
+        (Ksn::Aes(AesKsn::new([0x5A; 12]).with_counter(7)), Ksn::Aes(AesKsn::new([0xA5; 12]).with_counter(0)));
+    for (from, to) in [(0, 0), (1, 0), (2, 2)].map(|(from, to)| (&aes[from], &aes[to])) {
+        let block = slot.export_update((from, &old), (to, &new)).unwrap();
+        let (old_id, new_id) = ([0x5A; 8], [0xA5; 8]);
+        let initial = aes::initial_key(&test_key(from), old_id);
+        let update_key = aes::update_key(&initial, old_id, KeyType::aes(from.len)).unwrap();
+        let update_key = Kbpk::new(ProtectionCipher::Aes, update_key).unwrap();
+        let opened = block.unwrap_key(&Protection::new(Version::D, &update_key).unwrap()).unwrap();
+        assert_eq!(opened.header().find(BlockId::IK).unwrap().content(), "A5".repeat(8));
+        let opened = opened.for_use(Usage::InitialKey, Algorithm::Aes, Mode::Derive).unwrap();
+        assert_eq!(opened.key().bytes().expose(), aes::initial_key(&test_key(to), new_id).expose());
+        assert!(block.unwrap_key(&protection).is_err());
+    }
+    let weak_update = slot.export_update((&aes[0], &old), (&aes[2], &new));
+    assert!(matches!(weak_update, Err(HsmError::KeyBlock(WrapError::WeakProtection))));
+    let of_tdes = slot.export_update((&tdes, &Ksn::Tdes(TdesKsn::new([0x5A; 10]))), (&aes[0], &new));
+    assert!(matches!(of_tdes, Err(HsmError::SuiteMismatch(_))));
 
     let weak = BdkId::parse("weak-facility").unwrap();
     provision::import_kbpk(&slot, &weak, &key(0x61, KeyLen::K128)).unwrap();

@@ -1,13 +1,16 @@
-//! `warifu key export-ik`: a device's initial key for the facility that injects it, sealed under the facility's key.
+//! `warifu key export-ik`: a device's initial key for the facility that injects it, sealed under the facility's key; or for
+//! the device itself, sealed under the update key of the initial key it has.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
 use warifu_actors::record::{Kind, Record};
-use warifu_actors::store::{BdkRecord, IkExport};
+use warifu_actors::store::{BdkRecord, DeviceRecord, IkExport};
 use warifu_core::custody::{Purpose, State};
 use warifu_core::device;
+use warifu_core::ksn::Scheme;
 use warifu_core::merchant::{BdkId, DeviceId};
 use warifu_hsm::pkcs11::KbpkSpec;
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode};
@@ -27,8 +30,12 @@ pub(super) struct ExportIk {
     #[arg(long, value_parser = DeviceId::parse)]
     device: DeviceId,
     /// The protection key of the injection facility, which must be active.
-    #[arg(long, value_name = "ID", value_parser = BdkId::parse)]
-    kbpk: BdkId,
+    #[arg(long, value_name = "ID", value_parser = BdkId::parse, required_unless_present = "update_of")]
+    kbpk: Option<BdkId>,
+    /// The registration of the device as it is now: the block is sealed under its update key (AES), and moves it to the initial
+    /// key of --device.
+    #[arg(long, value_name = "DEVICE", value_parser = DeviceId::parse, conflicts_with = "kbpk")]
+    update_of: Option<DeviceId>,
     /// Where the key block goes.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -41,19 +48,8 @@ pub(super) struct ExportIk {
 
 impl ExportIk {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
-        let device = desk.store.device(&self.device).await.stored("look the device up")?;
-        let device = device.ok_or_else(|| Failure::new(Exit::Refused, "there is no such device"))?;
-        let bdk = &*usable(desk, &device.bdk, Purpose::Bdk, &[State::PreActive, State::Active]).await?;
-        let kbpk = &*usable(desk, &self.kbpk, Purpose::Kbpk, &[State::Active]).await?;
-        for key in [bdk, kbpk] {
-            custody::belongs(key, desk.config.server.environment)?;
-        }
-        if device.state == device::State::Retired {
-            return Err(Failure::new(Exit::Refused, "the device is retired"));
-        }
-        if kbpk.merchant.as_ref().is_some_and(|merchant| *merchant != device.merchant) {
-            return Err(Failure::new(Exit::Refused, format_args!("the key {} is another merchant's", kbpk.id)));
-        }
+        let (device, bdk) = present(desk, &self.device).await?;
+        let protection = self.protection(desk, &device).await?;
         let out = NewFile::at(&self.out)?;
         let before = desk.store.ik_exports(&self.device).await.stored("look for earlier exports")?;
         if before > 0 && !self.again {
@@ -64,7 +60,7 @@ impl ExportIk {
         let (dialogue, mut door) = self.company.assemble(desk).await?;
         let words = self.company.language();
         let custodians = if before > 0 { 2 } else { 1 };
-        let what = words.exporting(self.device.as_str(), self.kbpk.as_str());
+        let what = words.exporting(self.device.as_str(), &protection.to_string());
         let people = attend(&what, custodians, words, dialogue, &mut door, now_ms);
         let people = match people {
             Ok(people) => people,
@@ -83,17 +79,18 @@ impl ExportIk {
         let export = IkExport {
             device: self.device.clone(),
             number: before + 1,
-            kbpk: self.kbpk.clone(),
+            under: protection.to_string(),
             at_ms: now_ms(),
             by: names.join(", "),
         };
         desk.registry.note_ik_export(&export).await.stored("write down that the key leaves")?;
-        let mode = DecryptionMode::HostDerived;
-        let spec = BdkSpec { id: bdk.id.clone(), scheme: bdk.scheme, len: bdk.len, mode, proof: Some(bdk.proof) };
-        let facility = KbpkSpec { id: kbpk.id.clone(), len: kbpk.len, proof: kbpk.proof };
-        let (block, calls) = hsm::use_once(&desk.config.hsm, "derive and seal the initial key", |slot, _| {
-            slot.export_initial_key(&spec, &device.ksn_device, &facility)
-        });
+        let (block, calls) =
+            hsm::use_once(&desk.config.hsm, "derive and seal the initial key", |slot, _| match &protection {
+                Protection::Facility(kbpk) => slot.export_initial_key(&spec(&bdk), &device.ksn_device, kbpk),
+                Protection::UpdateKey { device: old, bdk: old_bdk } => {
+                    slot.export_update((&spec(old_bdk), &old.ksn_device), (&spec(&bdk), &device.ksn_device))
+                }
+            });
         let kind = if block.is_ok() { Kind::HsmSessionOpened } else { Kind::HsmFailed };
         self.note(desk, kind, "initial key derived and sealed", &calls).await?;
         out.write(&format!("{}\n", block?))?;
@@ -102,7 +99,51 @@ impl ExportIk {
     }
 }
 
+/// What the block is sealed under.
+enum Protection {
+    /// The key of an injection facility.
+    Facility(KbpkSpec),
+    /// The update key of the device as it is now.
+    UpdateKey { device: DeviceRecord, bdk: Arc<BdkRecord> },
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Facility(kbpk) => kbpk.id.fmt(f),
+            Self::UpdateKey { device, .. } => write!(f, "update key of {}", device.id),
+        }
+    }
+}
+
 impl ExportIk {
+    async fn protection(&self, desk: &Desk, device: &DeviceRecord) -> Result<Protection, Failure> {
+        let refused = |why: fmt::Arguments<'_>| Err(Failure::new(Exit::Refused, why));
+        match (&self.kbpk, &self.update_of) {
+            (_, Some(old)) => {
+                let (old, bdk) = present(desk, old).await?;
+                if old.merchant != device.merchant {
+                    return refused(format_args!("{} and {} are not one merchant's", old.id, device.id));
+                }
+                if old.ksn_device == device.ksn_device {
+                    return refused(format_args!("{} has this initial key already", old.id));
+                }
+                if [old.ksn_device.scheme(), device.ksn_device.scheme()] != [Scheme::Aes; 2] {
+                    return refused(format_args!("only devices of AES DUKPT have update keys: use --kbpk"));
+                }
+                Ok(Protection::UpdateKey { device: old, bdk })
+            }
+            (Some(kbpk), None) => {
+                let kbpk = usable(desk, kbpk, Purpose::Kbpk, &[State::Active]).await?;
+                if kbpk.merchant.as_ref().is_some_and(|merchant| *merchant != device.merchant) {
+                    return refused(format_args!("the key {} is another merchant's", kbpk.id));
+                }
+                Ok(Protection::Facility(KbpkSpec { id: kbpk.id.clone(), len: kbpk.len, proof: kbpk.proof }))
+            }
+            (None, None) => Err(Failure::new(Exit::Usage, "--kbpk or --update-of")),
+        }
+    }
+
     async fn note(&self, desk: &Desk, kind: Kind, cause: &str, calls: &CallTally) -> Result<(), Failure> {
         let mut record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), kind);
         record.device = Some(self.device.to_string());
@@ -111,11 +152,28 @@ impl ExportIk {
     }
 }
 
+/// A device that is not out of use, and the key it was loaded from, which is not either.
+async fn present(desk: &Desk, id: &DeviceId) -> Result<(DeviceRecord, Arc<BdkRecord>), Failure> {
+    let device = desk.store.device(id).await.stored("look the device up")?;
+    let device = device.ok_or_else(|| Failure::new(Exit::Refused, format_args!("there is no device {id}")))?;
+    if device.state == device::State::Retired {
+        return Err(Failure::new(Exit::Refused, format_args!("the device {id} is retired")));
+    }
+    let bdk = usable(desk, &device.bdk, Purpose::Bdk, &[State::PreActive, State::Active]).await?;
+    Ok((device, bdk))
+}
+
+fn spec(bdk: &BdkRecord) -> BdkSpec {
+    let mode = DecryptionMode::HostDerived;
+    BdkSpec { id: bdk.id.clone(), scheme: bdk.scheme, len: bdk.len, mode, proof: Some(bdk.proof) }
+}
+
 async fn usable(desk: &Desk, id: &BdkId, purpose: Purpose, states: &[State]) -> Result<Arc<BdkRecord>, Failure> {
     let found = known(desk, id).await?;
     if found.purpose != purpose {
         return Err(Failure::new(Exit::Refused, format_args!("the key {id} is no {}", purpose.name())));
     }
+    custody::belongs(&found, desk.config.server.environment)?;
     match states.contains(&found.state) {
         true => Ok(found),
         false => Err(Failure::new(Exit::Refused, format_args!("the key {id} is {}", found.state.name()))),
