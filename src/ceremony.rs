@@ -1,8 +1,8 @@
 //! A key ceremony: people who trust each other with parts put a key into the HSM that none of them knows.
 //!
-//! Architecture invariant: a component and the key exist in locked memory of this process from when they are typed
-//! until the HSM has the key, and are wiped on every way out but a kill. Nothing is written anywhere before the check value of the
-//! whole key was found right.
+//! Architecture invariant: a component exists in locked memory of this process from when it is typed until the HSM has it:
+//! at once where the slot combines components, with the others and the key at the end where it does not. All are wiped on every
+//! way out but a kill. Nothing is written anywhere before the check value of the whole key was found right.
 
 mod admission;
 mod dialogue;
@@ -12,15 +12,20 @@ mod words;
 use std::path::Path;
 
 use warifu_core::component::{self, CombineError};
+use warifu_core::custody::{KeyProof, Purpose};
 use warifu_core::kcv::Kcv;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
+use warifu_core::merchant::BdkId;
+use warifu_hsm::HsmError;
+use warifu_hsm::pkcs11::{Combiner, NewBdk};
 use zeroize::Zeroizing;
 
 pub(crate) use admission::{Admitted, Door, NotAdmitted};
 pub(crate) use dialogue::{Dialogue, Silence};
 pub(crate) use transcript::{
-    DESTROYED, FORM, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_DRAWN, Part, Signed, Transcript,
+    DESTROYED, FORM, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_COMPONENTS_IN_HSM, MADE_OF_DRAWN, MADE_OF_DRAWN_IN_HSM,
+    Part, Signed, Transcript,
 };
 pub(crate) use words::Language;
 
@@ -39,6 +44,8 @@ pub(crate) enum Source {
 pub(crate) struct Plan<'a> {
     /// The key's id.
     pub(crate) key: &'a str,
+    /// What it is for.
+    pub(crate) purpose: Purpose,
     /// Its scheme.
     pub(crate) scheme: Scheme,
     /// Its length.
@@ -66,6 +73,9 @@ pub(crate) enum CeremonyError {
     /// The components make no key.
     #[error(transparent)]
     Combine(#[from] CombineError),
+    /// The slot that combines them failed.
+    #[error(transparent)]
+    Hsm(#[from] HsmError),
     /// Everybody knows it.
     #[error("this is a published test key, which no live server uses")]
     Published,
@@ -74,14 +84,67 @@ pub(crate) enum CeremonyError {
     AnotherKey(Kcv),
 }
 
+/// Where components become a key.
+pub(crate) enum Place {
+    /// In locked memory of this host.
+    Host,
+    /// In the slot, each as it comes; the key gets this id.
+    Slot(Box<Combiner>, BdkId),
+}
+
+/// A key that was put together. A secret.
+pub(crate) enum Key {
+    /// On this host.
+    Host(KeyBytes),
+    /// In the slot, where it is not kept yet.
+    Slot(Box<NewBdk>),
+}
+
 /// A key that was put together, and by whom. A secret.
 pub(crate) struct Gathered {
     /// The key.
-    pub(crate) key: KeyBytes,
+    pub(crate) key: Key,
+    /// What tells it from every other one.
+    pub(crate) proof: KeyProof,
     /// Its check value.
     pub(crate) kcv: Kcv,
     /// Who brought which part, in their order.
     pub(crate) parts: Vec<(Admitted, Kcv, i64)>,
+}
+
+/// Components on their way to a key.
+enum Sum {
+    Host(Vec<KeyBytes>),
+    Slot(Box<Combiner>, BdkId),
+}
+
+impl Sum {
+    /// Whether it was brought before is seen by its check value: components that are in the slot cannot be compared.
+    fn add(&mut self, component: KeyBytes, kcv: Kcv, before: &[(Admitted, Kcv, i64)]) -> Result<(), CeremonyError> {
+        match self {
+            Self::Host(components) => components.push(component),
+            Self::Slot(..) if before.iter().any(|(_, known, _)| *known == kcv) => return Err(CombineError::Same.into()),
+            Self::Slot(combiner, _) => combiner.add(&component)?,
+        }
+        Ok(())
+    }
+
+    fn key(self, plan: &Plan<'_>) -> Result<(Key, KeyProof, Kcv), CeremonyError> {
+        match self {
+            Self::Host(components) => {
+                let key = component::combine(&components, plan.scheme)?;
+                let (proof, kcv) = (plan.purpose.proof(plan.scheme, &key), Kcv::of_bdk(plan.scheme, &key));
+                Ok((Key::Host(key), proof, kcv))
+            }
+            Self::Slot(combiner, id) => {
+                let new = combiner.finish(&id)?;
+                let (proof, kcv) = new.identify()?;
+                let kcv = kcv.ok_or(HsmError::SelfTest("it does not show a check value any more"))?;
+                let zeros = Kcv::aes_cmac(&KeyBytes::filled(plan.len, |_| ()));
+                if kcv == zeros { Err(CombineError::Zeros.into()) } else { Ok((Key::Slot(Box::new(new)), proof, kcv)) }
+            }
+        }
+    }
 }
 
 /// Has the custodians come one after another, and puts the key together.
@@ -91,13 +154,18 @@ pub(crate) struct Gathered {
 pub(crate) fn gather(
     plan: &Plan<'_>,
     source: Source,
+    place: Place,
     dialogue: Dialogue,
     door: &mut Door,
     now_ms: impl Fn() -> i64,
 ) -> Result<Gathered, CeremonyError> {
     let words = plan.language;
     dialogue.tell(&words.opening(&words.making(plan.key, &kind(plan.scheme, plan.len)), plan.custodians))?;
-    let (mut parts, mut components) = (Vec::new(), Vec::new());
+    let mut parts = Vec::new();
+    let mut sum = match place {
+        Place::Host => Sum::Host(Vec::new()),
+        Place::Slot(combiner, id) => Sum::Slot(combiner, id),
+    };
     let mut drawn = match source {
         Source::Paper => None,
         Source::Drawn(components) => Some(components.into_iter()),
@@ -109,7 +177,7 @@ pub(crate) fn gather(
             Some(Some(component)) => give(plan, dialogue, component, person.id.as_str())?,
             Some(None) => return Err(CombineError::TooFew.into()),
         };
-        components.push(component);
+        sum.add(component, kcv, &parts)?;
         parts.push((person, kcv, now_ms()));
         dialogue.tell(words.taken())?;
         if dialogue == Dialogue::Terminal {
@@ -117,20 +185,22 @@ pub(crate) fn gather(
         }
         dialogue.clear()?;
     }
-    let key = component::combine(&components, plan.scheme)?;
-    drop(components);
-    let kcv = Kcv::of_bdk(plan.scheme, &key);
+    let (key, proof, kcv) = sum.key(plan)?;
     if drawn.is_some() {
-        return Ok(Gathered { key, kcv, parts });
+        return Ok(Gathered { key, proof, kcv, parts });
     }
     let expected = match &plan.expected {
         Some(expected) => Zeroizing::new(expected.clone()),
         None => dialogue.ask(words.key_kcv())?,
     };
-    if !agrees(plan.scheme, &key, &expected) {
+    let right = match &key {
+        Key::Host(key) => agrees(plan.scheme, key, &expected),
+        Key::Slot(new) => new.has_check_value(&Zeroizing::new(compact(&expected)))? == Some(true),
+    };
+    if !right {
         return Err(CeremonyError::AnotherKey(kcv));
     }
-    Ok(Gathered { key, kcv, parts })
+    Ok(Gathered { key, proof, kcv, parts })
 }
 
 /// Has the custodians come one after another, to be there when something is done that takes two.
@@ -225,12 +295,17 @@ fn take(plan: &Plan<'_>, dialogue: Dialogue, who: &str) -> Result<(KeyBytes, Kcv
 /// Whether a key has the stated check value. Of an AES key both kinds are on paper: five bytes of a CMAC, or three of
 /// an encrypted block.
 fn agrees(scheme: Scheme, key: &KeyBytes, stated: &str) -> bool {
-    let stated: String = stated.chars().filter(|character| !character.is_whitespace()).collect();
+    let stated = compact(stated);
     let is = |kcv: Kcv| stated.eq_ignore_ascii_case(&kcv.to_string());
     match scheme {
         Scheme::Aes => is(Kcv::aes_cmac(key)) || is(Kcv::aes(key)),
         Scheme::Tdes => is(Kcv::tdes(key)),
     }
+}
+
+/// Without the spaces people write between digits.
+fn compact(stated: &str) -> String {
+    stated.chars().filter(|character| !character.is_whitespace()).collect()
 }
 
 /// How people call a kind of key.

@@ -5,9 +5,11 @@ mod stage;
 
 use std::fs;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde_json::json;
+use stage::ceremony::{Paper, aes_kcv, answers};
 use stage::desk::{NewDevice, entries, keypad, old_reader};
 use stage::sealer::Sealer;
 use stage::shop::Shop;
@@ -29,6 +31,9 @@ const OLD_KSN: &str = "FFFF9876548277000000";
 
 /// Makes a token of NSS in a server's folder, with the keys of a server and those its configuration names.
 fn stock(server: &Server) -> String {
+    // One process has NSS with one text at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let database = server.dir().join("nss");
     fs::create_dir(&database).unwrap();
     let arguments = format!(
@@ -112,4 +117,50 @@ async fn a_server_on_the_second_module_opens_frames_seals_cards_and_signs_its_lo
     assert_eq!(examined["found"]["enforces"], "");
     let verified = server.operated(&["audit", "verify", export.to_str().unwrap(), "--json"]);
     assert!(verified.contains("\"verified\":true") || verified.contains("\"verified\": true"), "{verified}");
+}
+
+/// Where the slot can, it puts components together itself, each as it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn components_are_combined_inside_the_second_module_and_open_a_first_frame() {
+    const KEY: &str = "8D1F3B5597A2C4E60718293A4B5C6D7E";
+    const FIRST: &str = "0F1E2D3C4B5A69788796A5B4C3D2E1F0";
+    let mut shop = Shop::open().await;
+    assert_eq!(tokio::task::block_in_place(|| shop.server.terminate(Duration::from_secs(15))), Some(0));
+    point(shop.server.dir(), &stock(&shop.server));
+    for scheme in ["aes", "tdes"] {
+        let id = shop.server.bdk(scheme);
+        shop.server.operated(&["key", "register", id]);
+        shop.server.operated(&["key", "activate", id]);
+    }
+    shop.server.configure_bdk("till-2026", 128, "hardware");
+    let people = ["aiko", "botan"].map(|name| shop.server.add_custodian(name));
+    let [one, two] = Paper::two(KEY, FIRST);
+    let (first, second) = (answers(&people[0], &one), answers(&people[1], &two));
+    let same = answers(&people[1], &one);
+    for (script, says) in [
+        (first.clone() + &second + "0123456789\n", "not the expected one"),
+        (first.clone() + &same, "two components are the same"),
+        (first.clone(), "the ceremony was given up"),
+    ] {
+        let held = shop.server.ceremony("till-2026", &script);
+        let said = String::from_utf8_lossy(&held.stderr).into_owned();
+        let last = said.lines().last().unwrap_or_default();
+        assert_eq!(held.status.code(), Some(1), "{said}");
+        assert!(last.contains(says) && last.ends_with("nothing was left behind"), "{last}");
+        assert!(!shop.server.operated(&["key", "list"]).contains("till-2026"));
+    }
+    shop.server.load_bdk(&people, "till-2026", KEY, FIRST);
+    let transcript = shop.server.transcript("till-2026");
+    let verified = shop.server.operated(&["key", "transcript", "verify", transcript.to_str().unwrap()]);
+    assert!(verified.contains("made of components, combined in the HSM"), "{verified}");
+    assert!(verified.contains(&aes_kcv(KEY)), "{verified}");
+
+    let server = Server::serve(shop.server.dir(), &shop.server.about, &Options::default());
+    let files = server.add_merchant("second-shop", "second-pos");
+    let device = NewDevice { merchant: "second-shop", bdk: "till-2026", ..keypad("second-3", KSN) };
+    server.add_device(&device);
+    let till = Till::as_module(&server, &files.certificate, &files.key).await;
+    till.tokenize("r1", &Sealer::aes_under(KEY, KSN).keyed(VISA)).await.unwrap();
+    let told = serde_json::to_string(&server.audit_records()).unwrap();
+    assert!(told.contains("components combined in the HSM, for nothing") && !told.contains(FIRST), "{told}");
 }

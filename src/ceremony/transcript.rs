@@ -5,6 +5,10 @@ use serde::{Deserialize, Serialize};
 /// What the first field of every transcript says.
 pub(crate) const FORM: &str = "warifu key ceremony 1";
 
+/// The slot combined the components, each as it was typed.
+pub(crate) const MADE_OF_COMPONENTS_IN_HSM: &str = "made of components, combined in the HSM";
+/// The same, and the components came out of the HSM's generator.
+pub(crate) const MADE_OF_DRAWN_IN_HSM: &str = "made of components the HSM drew, combined in the HSM";
 /// The components met in this host's memory: few slots can combine them inside.
 pub(crate) const MADE_OF_COMPONENTS: &str = "made of components, in locked memory of this host, wiped";
 /// The same, and the components came out of the HSM's generator.

@@ -25,6 +25,8 @@ pub enum Need {
     Mode,
     /// Whoever makes keys with this program.
     Provisioning,
+    /// Nobody: it is done on the host where it is missing.
+    Nobody,
 }
 
 /// A mechanism that was tried.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use warifu_core::ksn::Scheme;
 
-use super::{ModeFinding, Report};
+use super::{Finding, ModeFinding, Need, Report};
 
 impl ModeFinding {
     /// The keys it is about: `AES-128 DUKPT`.
@@ -36,7 +36,11 @@ impl fmt::Display for Report {
         }
         writeln!(f)?;
         for mechanism in &self.mechanisms {
-            writeln!(f, "{:<28}{:<30}{}", mechanism.name, mechanism.needed_for, mechanism.finding)?;
+            write!(f, "{:<28}{:<30}", mechanism.name, mechanism.needed_for)?;
+            match (mechanism.need, &mechanism.finding) {
+                (Need::Nobody, Finding::Fails(_)) => writeln!(f, "not here: done on the host")?,
+                (_, finding) => writeln!(f, "{finding}")?,
+            }
         }
         writeln!(f)?;
         for mode in &self.modes {

@@ -1,4 +1,4 @@
-//! A base derivation key that the slot makes itself, so that nobody ever knows it.
+//! A base derivation key that came into being inside the slot, and is not kept yet.
 
 use cryptoki_sys::{CKA_DERIVE, CKA_TOKEN, CKA_VALUE_LEN, CKK_AES};
 use warifu_core::custody::KeyProof;
@@ -9,8 +9,7 @@ use warifu_core::merchant::BdkId;
 use super::mechanism::Mechanism;
 use super::objects::{BdkObjects, bdk_label};
 use super::proof;
-use super::raw::Handle;
-use super::session::HsmSession;
+use super::session::{HsmSession, SessionObject};
 use super::slot::Slot;
 use super::template::{Attribute, Exposure, Life, secret_key, ulong};
 use crate::{BdkSpec, HsmError};
@@ -18,7 +17,8 @@ use crate::{BdkSpec, HsmError};
 /// A new key. It dies with this value unless it is kept: nothing is left of what was not finished.
 pub struct NewBdk {
     id: BdkId,
-    object: Handle,
+    /// Declared before the session, with which it dies.
+    object: SessionObject,
     session: HsmSession,
 }
 
@@ -37,19 +37,31 @@ impl Slot {
         let mut template = secret_key(CKK_AES, Life::Session, Exposure::Never, &[CKA_DERIVE]).to_vec();
         template.push(Attribute::number(CKA_VALUE_LEN, ulong(spec.len.bytes())));
         let object = session.generate_key(Mechanism::AesKeyGen, &template)?;
-        Ok(NewBdk { id: spec.id.clone(), object, session })
+        Ok(NewBdk { id: spec.id.clone(), object: session.own(object), session })
     }
 }
 
 impl NewBdk {
+    pub(super) const fn combined(id: BdkId, object: SessionObject, session: HsmSession) -> Self {
+        Self { id, object, session }
+    }
+
     /// As [`Slot::identify`].
     pub fn identify(&self) -> Result<(KeyProof, Option<Kcv>), HsmError> {
-        let bdk = BdkObjects::Aes(self.object);
+        let bdk = BdkObjects::Aes(*self.object);
         let identified =
             proof::of(&self.session, &bdk).and_then(|proof| Ok((proof, proof::check_value(&self.session, &bdk)?)));
         let swept = self.session.sweep();
         let identity = identified?;
         swept.map(|()| identity)
+    }
+
+    /// Whether this is its check value, of either kind that is on paper; `None` where the slot shows none.
+    pub fn has_check_value(&self, stated: &str) -> Result<Option<bool>, HsmError> {
+        let shown = proof::check_values(&self.session, *self.object);
+        let swept = self.session.sweep();
+        let shown = shown?;
+        swept.map(|()| shown.map(|shown| shown.iter().any(|kcv| stated.eq_ignore_ascii_case(&kcv.to_string()))))
     }
 
     /// Makes it a resident object under its label.
@@ -59,6 +71,6 @@ impl NewBdk {
     pub fn keep(self) -> Result<(), HsmError> {
         let label = bdk_label(&self.id);
         let _lookups = self.session.slot().module().lookups();
-        self.session.copy(self.object, &[Attribute::flag(CKA_TOKEN, true), Attribute::label(&label)]).map(drop)
+        self.session.copy(*self.object, &[Attribute::flag(CKA_TOKEN, true), Attribute::label(&label)]).map(drop)
     }
 }

@@ -6,7 +6,7 @@ use std::ptr;
 use cryptoki_sys::{
     CK_GCM_PARAMS, CK_KEY_DERIVATION_STRING_DATA, CK_MECHANISM, CK_MECHANISM_TYPE, CKM_AES_CBC, CKM_AES_CMAC,
     CKM_AES_ECB_ENCRYPT_DATA, CKM_AES_GCM, CKM_AES_KEY_GEN, CKM_AES_KEY_WRAP, CKM_DES3_ECB, CKM_EC_KEY_PAIR_GEN,
-    CKM_ECDSA, CKM_GENERIC_SECRET_KEY_GEN, CKM_SHA256_HMAC,
+    CKM_ECDSA, CKM_GENERIC_SECRET_KEY_GEN, CKM_SHA256_HMAC, CKM_XOR_BASE_AND_DATA,
 };
 
 use super::template::ulong;
@@ -16,6 +16,8 @@ use super::template::ulong;
 pub(super) enum Mechanism<'a> {
     /// Derives a key: these blocks, encrypted in ECB under the base key (PKCS#11 v3.1 §6.14).
     AesEcbEncryptData(&'a [u8]),
+    /// Derives a key: the base key, xor these bytes (PKCS#11 v3.1 §6.44).
+    XorBaseAndData(&'a [u8]),
     /// Decrypts whole blocks from this IV.
     AesCbc(&'a [u8; 16]),
     /// SP 800-38B.
@@ -51,6 +53,7 @@ impl Mechanism<'_> {
     pub(super) const fn number(&self) -> CK_MECHANISM_TYPE {
         match self {
             Self::AesEcbEncryptData(_) => CKM_AES_ECB_ENCRYPT_DATA,
+            Self::XorBaseAndData(_) => CKM_XOR_BASE_AND_DATA,
             Self::AesCbc(_) => CKM_AES_CBC,
             Self::AesCmac => CKM_AES_CMAC,
             Self::AesGcm { .. } => CKM_AES_GCM,
@@ -67,9 +70,9 @@ impl Mechanism<'_> {
     /// Lends it in PKCS#11's own form; neither it nor its parameters outlive the call.
     pub(super) fn lend<R>(&self, ask: impl FnOnce(*mut CK_MECHANISM) -> R) -> R {
         match self {
-            Self::AesEcbEncryptData(blocks) => {
+            Self::AesEcbEncryptData(data) | Self::XorBaseAndData(data) => {
                 let mut parameters =
-                    CK_KEY_DERIVATION_STRING_DATA { pData: blocks.as_ptr().cast_mut(), ulLen: ulong(blocks.len()) };
+                    CK_KEY_DERIVATION_STRING_DATA { pData: data.as_ptr().cast_mut(), ulLen: ulong(data.len()) };
                 self.with(ptr::from_mut(&mut parameters).cast(), size_of::<CK_KEY_DERIVATION_STRING_DATA>(), ask)
             }
             Self::AesCbc(iv) => self.with(iv.as_ptr().cast_mut().cast(), iv.len(), ask),

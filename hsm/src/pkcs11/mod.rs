@@ -9,6 +9,7 @@
 //! module is counted, by function, where it is made.
 
 mod ckr;
+pub(crate) mod combine;
 mod derive;
 mod export;
 mod generate;
@@ -35,6 +36,7 @@ mod tdes_ik;
 mod template;
 pub(crate) mod trial;
 
+pub use combine::Combiner;
 pub use export::KbpkSpec;
 pub use generate::NewBdk;
 pub use hsm::Pkcs11Hsm;

@@ -39,17 +39,21 @@ pub(super) fn of(session: &HsmSession, bdk: &BdkObjects) -> Result<KeyProof, Hsm
 /// of zeros, which gives the subkey, and of the block xor the subkey (SP 800-38B §6.1, §6.2).
 pub(super) fn check_value(session: &HsmSession, bdk: &BdkObjects) -> Result<Option<Kcv>, HsmError> {
     match bdk {
-        BdkObjects::Aes(bdk) => {
-            let Some(zeros) = shown(session, *bdk, &[0; 16])?.map(Zeroizing::new) else { return Ok(None) };
-            let subkey = Zeroizing::new(doubled(*zeros));
-            let mac = shown(session, *bdk, &subkey)?.map(Zeroizing::new);
-            Ok(mac.map(|mac| Kcv::Cmac([mac[0], mac[1], mac[2], mac[3], mac[4]])))
-        }
+        BdkObjects::Aes(bdk) => Ok(check_values(session, *bdk)?.map(|[cmac, _]| cmac)),
         BdkObjects::Tdes { left, .. } => {
             let [a, b, c, ..] = encrypted(session, *left, &[0; 8])?;
             Ok(Some(Kcv::Legacy([a, b, c])))
         }
     }
+}
+
+/// Both kinds for AES: the CMAC of a block of zeros, and that block encrypted (three bytes, as older papers have it).
+pub(super) fn check_values(session: &HsmSession, bdk: Handle) -> Result<Option<[Kcv; 2]>, HsmError> {
+    let Some(zeros) = shown(session, bdk, &[0; 16])?.map(Zeroizing::new) else { return Ok(None) };
+    let subkey = Zeroizing::new(doubled(*zeros));
+    let mac = shown(session, bdk, &subkey)?.map(Zeroizing::new);
+    let legacy = Kcv::Legacy([zeros[0], zeros[1], zeros[2]]);
+    Ok(mac.map(|mac| [Kcv::Cmac([mac[0], mac[1], mac[2], mac[3], mac[4]]), legacy]))
 }
 
 fn encrypted(session: &HsmSession, key: Handle, block: &[u8; 8]) -> Result<[u8; 8], HsmError> {

@@ -12,7 +12,7 @@ use super::mechanism::Mechanism;
 use super::raw::{Handle, Verdict};
 use super::session::{HsmSession, SessionObject};
 use super::template::{Attribute, Exposure, Life, aes_session_key, secret_key};
-use super::{provision, self_test, sign, tdes_ik};
+use super::{combine, provision, self_test, sign, tdes_ik};
 use crate::doctor::Need;
 use crate::{DecryptionMode, HsmError, Signature, verify_signature};
 
@@ -46,7 +46,7 @@ const fn trial(
 }
 
 /// All of them.
-pub(crate) const TRIALS: [Trial; 10] = [
+pub(crate) const TRIALS: [Trial; 11] = [
     trial("CKM_AES_CMAC", "verifying frames", Need::Mode, cmac),
     trial("CKM_AES_CBC", "decrypting frames", Need::Mode, cbc),
     trial("CKM_DES3_ECB", "initial keys of TDES devices", Need::Mode, des3_ecb),
@@ -55,6 +55,7 @@ pub(crate) const TRIALS: [Trial; 10] = [
     trial("CKM_AES_KEY_WRAP", "vault keys", Need::Server, key_wrap),
     trial("CKM_AES_KEY_GEN", "vault keys", Need::Server, aes_key_gen),
     trial("CKM_GENERIC_SECRET_KEY_GEN", "provisioning", Need::Provisioning, generic_secret_key_gen),
+    trial("CKM_XOR_BASE_AND_DATA", "combining components inside", Need::Nobody, xor_base_and_data),
     trial("CKM_ECDSA", "the audit log", Need::Server, ecdsa),
     trial("C_GenerateRandom", "tokens and nonces", Need::Server, random),
 ];
@@ -94,6 +95,11 @@ fn cmac(session: &HsmSession) -> Result<(), HsmError> {
     mac[0] ^= 1;
     let wrong = way.check(session, *key, &message, &mac)?;
     expect((right, wrong) == (Verdict::Right, Verdict::Wrong), "it does not tell a right MAC from a wrong one")
+}
+
+/// Components of the longest key.
+fn xor_base_and_data(session: &HsmSession) -> Result<(), HsmError> {
+    combine::tried(session, KeyLen::K256)
 }
 
 /// SP 800-38A F.2.2, first block.

@@ -7,6 +7,7 @@
 #![allow(unsafe_code, reason = "the environment is set once for SoftHSM, which takes its configuration from it")]
 
 mod cache;
+mod combining;
 mod custody;
 mod doctor;
 mod keys;

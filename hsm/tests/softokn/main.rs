@@ -7,6 +7,8 @@
 
 #[path = "../contract/cache.rs"]
 mod cache;
+#[path = "../contract/combining.rs"]
+mod combining;
 #[path = "../contract/custody.rs"]
 mod custody;
 #[path = "../contract/doctor.rs"]

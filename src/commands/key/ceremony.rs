@@ -10,14 +10,15 @@ use warifu_core::kcv::Kcv;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
 use warifu_core::merchant::{BdkId, MerchantId};
-use warifu_hsm::pkcs11::{Slot, bdk_label, kbpk_label, provision};
+use warifu_hsm::pkcs11::{NewBdk, Slot, bdk_label, kbpk_label, provision};
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm as _, HsmError};
 
 use super::people::{People, still_admitted};
 use super::witness::{Attended, Subject, Witness};
 use super::{configured, identified};
 use crate::ceremony::{
-    CeremonyError, Dialogue, Door, Gathered, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_DRAWN, Source, gather, kind,
+    Admitted, CeremonyError, Dialogue, Door, Gathered, Key, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_COMPONENTS_IN_HSM,
+    MADE_OF_DRAWN, MADE_OF_DRAWN_IN_HSM, Place, Source, gather, kind,
 };
 use crate::commands::device::date;
 use crate::commands::output::{remark, say};
@@ -141,32 +142,52 @@ impl Ceremony {
             Origin::Drawn => Source::Drawn(self.draw(&witness, spec.len).await?),
             _ => Source::Paper,
         };
-        let plan = self.people.plan(spec, self.kcv.as_deref());
-        let Gathered { key, kcv, parts } = match gather(&plan, source, dialogue, &mut door, now_ms) {
+        let (place, slot) = self.place(&witness, spec).await?;
+        let plan = self.people.plan(self.purpose(), spec, self.kcv.as_deref());
+        let gathered = gather(&plan, source, place, dialogue, &mut door, now_ms);
+        let Gathered { key, proof, kcv, parts } = match gathered {
             Ok(gathered) => gathered,
-            Err(error) => return Err(witness.gave_up(&error).await?),
+            Err(error) => {
+                leave(&witness, slot).await?;
+                return Err(witness.gave_up(&error).await?);
+            }
         };
-        let proof = self.purpose().proof(spec.scheme, &key);
-        let environment = desk.config.server.environment;
-        if custody::refuse_published(environment, self.purpose(), spec.scheme, spec.len, proof).is_err() {
-            return Err(witness.gave_up(&CeremonyError::Published).await?);
-        }
-        if let Err(error) = still_admitted(desk, parts.iter().map(|(person, ..)| person)).await? {
-            return Err(witness.gave_up(&error.into()).await?);
+        if let Err(error) = self.still_right(desk, spec, proof, &parts).await? {
+            drop(key);
+            leave(&witness, slot).await?;
+            return Err(witness.gave_up(&error).await?);
         }
         if let Err(failure) = self.register(&witness, spec, proof, Some(kcv), before).await {
+            drop(key);
+            leave(&witness, slot).await?;
             witness.failed(&failure, &CallTally::default()).await?;
             return Err(failure);
         }
 
         let attended = parts.iter().map(|(person, kcv, at_ms)| Attended::with(person, *kcv, *at_ms)).collect();
-        let act = if self.from == Origin::Drawn { MADE_OF_DRAWN } else { MADE_OF_COMPONENTS };
+        let act = match (self.from, &key) {
+            (Origin::Drawn, Key::Host(_)) => MADE_OF_DRAWN,
+            (Origin::Drawn, Key::Slot(_)) => MADE_OF_DRAWN_IN_HSM,
+            (_, Key::Host(_)) => MADE_OF_COMPONENTS,
+            (_, Key::Slot(_)) => MADE_OF_COMPONENTS_IN_HSM,
+        };
         let text = witness.transcript(act, attended, Some(kcv), Some(proof))?;
-        let (loaded, calls) = hsm::use_once(&desk.config.hsm, "load the key", |slot, session| {
-            put(slot, self.purpose(), spec, &key, proof)?;
-            Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
-        });
-        drop(key);
+        let what = "load the key";
+        let (loaded, calls) = match key {
+            Key::Host(key) => hsm::use_once(&desk.config.hsm, what, |slot, session| {
+                put(slot, self.purpose(), spec, &key, proof)?;
+                Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
+            }),
+            Key::Slot(new) => {
+                let kept = |slot: &Slot| {
+                    keep(slot, spec, *new, proof)?;
+                    let mut session = slot.session(&[])?;
+                    Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
+                };
+                let loaded = slot.as_ref().ok_or(HsmError::StillInUse).and_then(kept);
+                (loaded.or_exit(Exit::Hsm, what), slot.map(close).unwrap_or_default())
+            }
+        };
         match loaded {
             Ok(signed) => witness.sign_off(text, signed, &calls).await?,
             Err(failure) => {
@@ -176,6 +197,49 @@ impl Ceremony {
             }
         }
         Ok(Some(kcv.to_string()))
+    }
+
+    /// Where components become the key: in the slot, which is then open, if it can do that; else here.
+    async fn place(&self, witness: &Witness<'_>, spec: &BdkSpec) -> Result<(Place, Option<Slot>), Failure> {
+        let aes_bdk = self.purpose() == Purpose::Bdk && spec.scheme == Scheme::Aes;
+        if !aes_bdk {
+            return Ok((Place::Host, None));
+        }
+        let (mut calls, cause) = (CallTally::default(), "tried whether the HSM combines components");
+        let slot = match open_slot_counted(&witness.desk.config.hsm, &mut calls) {
+            Ok(slot) => slot,
+            Err(failure) => {
+                witness.failed(&failure, &calls).await?;
+                return Err(failure);
+            }
+        };
+        let combiner = slot.combiner(spec.len).or_exit(Exit::Hsm, "look whether the HSM combines components");
+        match combiner {
+            Ok(Some(combiner)) => {
+                witness.note_use(cause, &slot.take_calls()).await?;
+                Ok((Place::Slot(Box::new(combiner), spec.id.clone()), Some(slot)))
+            }
+            other => {
+                witness.note_use(cause, &close(slot)).await?;
+                other.map(|_| (Place::Host, None))
+            }
+        }
+    }
+
+    /// Whether a key may be made of what these people brought, now that they have typed.
+    async fn still_right(
+        &self,
+        desk: &Desk,
+        spec: &BdkSpec,
+        proof: KeyProof,
+        parts: &[(Admitted, Kcv, i64)],
+    ) -> Result<Result<(), CeremonyError>, Failure> {
+        let environment = desk.config.server.environment;
+        if custody::refuse_published(environment, self.purpose(), spec.scheme, spec.len, proof).is_err() {
+            return Ok(Err(CeremonyError::Published));
+        }
+        let admitted = still_admitted(desk, parts.iter().map(|(person, ..)| person)).await?;
+        Ok(admitted.map_err(CeremonyError::from))
     }
 
     /// Components out of the slot's generator.
@@ -252,8 +316,7 @@ impl Ceremony {
             Ok((text, signed.or_exit(Exit::Hsm, what)?, kcv))
         };
         let made: Result<_, Failure> = made.await;
-        calls.add(&slot.take_calls());
-        calls.add(&close_slot(slot));
+        calls.add(&close(slot));
         match made {
             Ok((text, signed, kcv)) => {
                 witness.sign_off(text, signed, &calls).await?;
@@ -316,10 +379,34 @@ impl Ceremony {
     }
 }
 
-/// Puts the key into the slot, unless an earlier try did, and has the slot prove it. Nothing that is there is destroyed, but
-/// one of the two objects of a TDES key, which a try left that was cut off between them: it was never in use.
-fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: KeyProof) -> Result<(), HsmError> {
-    let prove = || match identified(slot, purpose, spec)? {
+/// Closes a slot in which a key was being put together, and writes its calls down.
+async fn leave(witness: &Witness<'_>, slot: Option<Slot>) -> Result<(), Failure> {
+    match slot {
+        Some(slot) => witness.note_use("components combined in the HSM, for nothing", &close(slot)).await,
+        None => Ok(()),
+    }
+}
+
+/// Closes a slot, and tells all calls nobody else tells.
+fn close(slot: Slot) -> CallTally {
+    let mut calls = slot.take_calls();
+    calls.add(&close_slot(slot));
+    calls
+}
+
+/// Keeps a key that came into being in the slot, unless an earlier try did, and has the slot prove it.
+fn keep(slot: &Slot, spec: &BdkSpec, new: NewBdk, proof: KeyProof) -> Result<(), HsmError> {
+    if slot.is_vacant(Purpose::Bdk, &spec.id)? {
+        new.keep()?;
+    } else {
+        drop(new);
+    }
+    prove(slot, Purpose::Bdk, spec, proof)
+}
+
+/// Has the slot prove that it holds this very key.
+fn prove(slot: &Slot, purpose: Purpose, spec: &BdkSpec, proof: KeyProof) -> Result<(), HsmError> {
+    match identified(slot, purpose, spec)? {
         (found, _) if found == proof => Ok(()),
         (found, _) => {
             let label = match purpose {
@@ -328,7 +415,13 @@ fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: Key
             };
             Err(HsmError::KeyReplaced { label, found, registered: proof, is: None })
         }
-    };
+    }
+}
+
+/// Puts the key into the slot, unless an earlier try did, and has the slot prove it. Nothing that is there is destroyed, but
+/// one of the two objects of a TDES key, which a try left that was cut off between them: it was never in use.
+fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: KeyProof) -> Result<(), HsmError> {
+    let prove = || prove(slot, purpose, spec, proof);
     if !slot.is_vacant(purpose, &spec.id)? {
         match prove() {
             Err(HsmError::KeyMissing { .. }) if spec.scheme == Scheme::Tdes => provision::destroy_bdk(slot, &spec.id)?,

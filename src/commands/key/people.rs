@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use warifu_core::custody::Environment;
+use warifu_core::custody::{Environment, Purpose};
 use warifu_hsm::BdkSpec;
 
 use super::new_file::NewFile;
@@ -97,9 +97,15 @@ impl People {
     }
 
     /// What is to be made with them.
-    pub(in crate::commands) fn plan<'a>(&self, spec: &'a BdkSpec, expected: Option<&str>) -> Plan<'a> {
+    pub(in crate::commands) fn plan<'a>(
+        &self,
+        purpose: Purpose,
+        spec: &'a BdkSpec,
+        expected: Option<&str>,
+    ) -> Plan<'a> {
         Plan {
             key: spec.id.as_str(),
+            purpose,
             scheme: spec.scheme,
             len: spec.len,
             custodians: usize::from(self.custodians),
