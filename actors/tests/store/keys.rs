@@ -115,7 +115,7 @@ async fn an_initial_key_leaves_once_under_each_number() {
         let export = |number| IkExport {
             device: device_id(0),
             number,
-            kbpk: BdkId::parse("factory").unwrap(),
+            under: "factory".to_owned(),
             at_ms: AT_MS,
             by: "aiko".to_owned(),
         };

@@ -7,7 +7,8 @@ use sea_orm::{ConnectionTrait, Statement};
 use warifu_actors::record::Kind;
 use warifu_actors::store::job::{Rejection, Take};
 use warifu_actors::store::{
-    Fingerprints, Registry, Resealed, Store, StoreError, TokenRecord, VaultGenerationRecord, VaultGenerationState,
+    Fingerprints, Registry, Resealed, SchemaState, Store, StoreError, TokenRecord, VaultGenerationRecord,
+    VaultGenerationState, VaultStage,
 };
 use warifu_core::custody::KeyProof;
 use warifu_core::merchant::MerchantId;
@@ -189,7 +190,7 @@ async fn servers_with_an_old_view_leave_nothing_behind() {
                     for step in 0..16_u32 {
                         let number = u64::from(device) * 1_000_000 + u64::from(counter * 16 + step);
                         let asked = take(&format!("c{number}"), device, counter * 16 + step + 1, 0, number);
-                        let as_seen = |seen: warifu_actors::store::VaultStage, asked: Take| match seen.moving {
+                        let as_seen = |seen: VaultStage, asked: Take| match seen.moving {
                             true => moving(seen.generation, number, asked),
                             false => resting(seen.generation, number, asked),
                         };
@@ -294,4 +295,63 @@ async fn a_move_is_begun_and_ended_once_and_in_order() {
         assert!(note(Ready, Some([7; 16])).await.is_err());
     })
     .await;
+}
+
+/// As the version before left a database: tokens with one fingerprint, merchants with one key.
+const BEFORE_SQLITE: &str = "DROP TABLE token; DROP TABLE vault_generation;
+CREATE TABLE token (merchant_id text NOT NULL, token text NOT NULL, fingerprint blob NOT NULL, nonce blob NOT NULL,
+ciphertext blob NOT NULL, masked_pan text NOT NULL, brand text NOT NULL, created_at_ms bigint NOT NULL,
+PRIMARY KEY (merchant_id, token)) WITHOUT ROWID;
+CREATE UNIQUE INDEX token_fingerprint ON token (merchant_id, fingerprint);
+ALTER TABLE merchant DROP COLUMN vault_generation; ALTER TABLE merchant DROP COLUMN former_vault_key;
+DELETE FROM seaql_migrations WHERE version = 'm0004_vault';
+INSERT INTO token VALUES ('shop', '{token}', X'{fingerprint}', X'{nonce}', X'{ciphertext}', '411111******1111', 'visa', 7)";
+
+const BEFORE_POSTGRES: &str = "DROP TABLE token; DROP TABLE vault_generation;
+CREATE TABLE token (merchant_id text NOT NULL, token text NOT NULL, fingerprint bytea NOT NULL, nonce bytea NOT NULL,
+ciphertext bytea NOT NULL, masked_pan text NOT NULL, brand text NOT NULL, created_at_ms bigint NOT NULL,
+PRIMARY KEY (merchant_id, token));
+CREATE UNIQUE INDEX token_fingerprint ON token (merchant_id, fingerprint);
+ALTER TABLE merchant DROP COLUMN vault_generation; ALTER TABLE merchant DROP COLUMN former_vault_key;
+DELETE FROM seaql_migrations WHERE version = 'm0004_vault';
+INSERT INTO token VALUES ('shop', '{token}', '\\x{fingerprint}', '\\x{nonce}', '\\x{ciphertext}', '411111******1111',
+'visa', 7)";
+
+#[tokio::test]
+async fn tokens_of_the_version_before_are_kept_and_can_be_rotated() {
+    everywhere(|stage| async move {
+        let known = candidate(1);
+        let before = if stage.place.is_sqlite() { BEFORE_SQLITE } else { BEFORE_POSTGRES };
+        let before = before
+            .replace("{token}", known.token.as_str())
+            .replace("{fingerprint}", &hex(&fingerprint_of(FIRST, 1).0))
+            .replace("{nonce}", &hex(&known.sealed.nonce))
+            .replace("{ciphertext}", &hex(&known.sealed.ciphertext));
+        stage.meddle(&before).await;
+        assert_eq!(stage.store.schema_state().await.unwrap(), SchemaState::Behind { steps: 1 });
+        stage.store.migrate().await.unwrap();
+
+        let stored = stage.store.token(&shop(), &known.token).await.unwrap().unwrap();
+        assert!(stored.sealed == known.sealed);
+        assert_eq!((stored.generation, stored.masked, stored.created_at_ms), (FIRST, known.masked, 7));
+        let merchants = stage.store.merchants().await.unwrap();
+        assert!(
+            merchants
+                .iter()
+                .all(|merchant| merchant.vault.stage() == (VaultStage { generation: FIRST, moving: false }))
+        );
+        let again = taken(done(&stage.writer, job(take("r1", 0, 1, 1, 2))).await);
+        assert_eq!(again.card.token, known.token);
+        let registry = stage.store.registry(log("cli"));
+        begin(&registry, FIRST.next()).await;
+        reseal_all(&stage.store, &registry, FIRST.next(), |_| 1).await;
+        end(&stage.store, &registry, FIRST.next()).await;
+        let moved = taken(done(&stage.writer, job(resting(FIRST.next(), 1, take("r2", 0, 2, 1, 2)))).await);
+        assert_eq!(moved.card.token, known.token);
+    })
+    .await;
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
