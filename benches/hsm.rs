@@ -1,4 +1,5 @@
-//! A frame opened on SoftHSM: what each decryption mode costs, with the device's tree kept and without.
+//! A frame opened on SoftHSM: what each decryption mode costs, with the device's tree kept and without. And a card number
+//! sealed anew, of which a rotation makes one for each token.
 //!
 //! SoftHSM is a test tool; what carries over to another module is the number of calls, which is printed first.
 
@@ -16,9 +17,12 @@ mod support;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use support::device::Device;
 use support::slot;
+use warifu_core::card::Pan;
 use warifu_core::frame::SealedFrame;
-use warifu_hsm::pkcs11::{Slot, SlotConfig};
-use warifu_hsm::{BdkSpec, DecryptionMode, Hsm};
+use warifu_core::merchant::MerchantId;
+use warifu_core::token::Token;
+use warifu_hsm::pkcs11::{Slot, SlotConfig, provision};
+use warifu_hsm::{BdkSpec, DecryptionMode, Hsm, VaultGeneration};
 
 /// Devices of a large processor, all in use.
 const DEVICES: u16 = 10_000;
@@ -121,5 +125,33 @@ fn open_a_frame(c: &mut Criterion) {
     measure(c, &slot, "tree kept, 10 000 devices in turn", &hardware[..1], first, |spec| Box::new(in_turn(spec)));
 }
 
-criterion_group!(benches, open_a_frame);
+/// What a rotation of the vault does with each token.
+fn seal_anew(c: &mut Criterion) {
+    let slot = slot::shared();
+    let (old, new) = (VaultGeneration::FIRST, VaultGeneration::FIRST.next());
+    provision::create_vault_keys(&slot, new).expect("the slot makes keys");
+    let mut hsm = slot.session(&[]).expect("the slot is open");
+    let [from, to] = [old, new].map(|generation| hsm.create_vault_key(generation).expect("a vault key"));
+    let (shop, pan) = (MerchantId::parse("shop-1").unwrap(), Pan::parse(b"4012888888881881").unwrap());
+    let token = (0_u64..).find_map(|number| Token::draw(number.to_be_bytes(), None)).unwrap();
+    let sealed = hsm.seal(&from, &shop, &token, &pan).expect("a sealed card number");
+    let mut group = c.benchmark_group("SoftHSM: seal a card number anew");
+    group.throughput(Throughput::Elements(1));
+    hsm.take_calls();
+    hsm.reseal(&from, &to, &shop, &token, &sealed).expect("it opens");
+    println!("seal anew: {}", hsm.take_calls());
+    group.bench_function("reseal", |b| b.iter(|| hsm.reseal(&from, &to, &shop, &token, &sealed).expect("it opens")));
+    group.bench_function("reseal, its calls alone", |b| {
+        b.iter_custom(|cards| {
+            hsm.take_time();
+            for _ in 0..cards {
+                hsm.reseal(&from, &to, &shop, &token, &sealed).expect("it opens");
+            }
+            hsm.take_time()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, open_a_frame, seal_anew);
 criterion_main!(benches);

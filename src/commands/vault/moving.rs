@@ -59,6 +59,8 @@ async fn note(
 struct Mover<'a> {
     desk: &'a Desk,
     session: Pkcs11Hsm,
+    /// Calls of a record that could not be written.
+    unwritten: CallTally,
     newest: VaultGeneration,
 }
 
@@ -69,7 +71,7 @@ impl<'a> Mover<'a> {
             standing.generations.iter().map(|known| VaultSpec { generation: known.generation, proof: known.proof });
         let vaults: Vec<_> = vaults.collect();
         let session = slot.session_with(&[], &vaults).or_exit(Exit::Hsm, "open a session")?;
-        let mut mover = Self { desk, session, newest };
+        let mut mover = Self { desk, session, unwritten: CallTally::default(), newest };
         let mut tokens = 0;
         let mut kept = Vec::new();
         for merchant in &standing.merchants {
@@ -92,7 +94,8 @@ impl<'a> Mover<'a> {
 
     /// Writes down calls that are in no other record.
     async fn owe(&mut self, cause: &str) -> Result<(), Failure> {
-        let calls = self.session.take_calls();
+        let mut calls = self.unwritten.take();
+        calls.add(&self.session.take_calls());
         note(self.desk, Kind::HsmSessionOpened, None, cause, &calls).await
     }
 
@@ -185,8 +188,12 @@ impl<'a> Mover<'a> {
         let record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), Kind::CardsResealed);
         let record = Record { merchant: Some(merchant.to_string()), ..record };
         let record = record.because(format_args!("{} of {}", resealed.len(), tokens.len()));
-        let record = record.with_calls(&self.session.take_calls());
+        let calls = self.session.take_calls();
+        let record = record.with_calls(&calls);
         let written = self.desk.registry.reseal(merchant, to.generation, &resealed, &record).await;
+        if written.is_err() {
+            self.unwritten.add(&calls);
+        }
         written
             .stored("write card numbers down that were sealed anew; if no other command does the same, try again")?;
         Ok(u64::try_from(resealed.len()).unwrap_or(u64::MAX))
