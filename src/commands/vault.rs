@@ -12,7 +12,7 @@ use warifu_actors::store::{MerchantRecord, Store, VaultGenerationRecord, VaultGe
 use warifu_core::custody::{Environment, KeyProof};
 use warifu_hsm::{VaultGeneration, VaultSpec};
 
-use super::output::{Listing, moment};
+use super::output::{Listing, moment, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use super::softhsm_env;
 use crate::app::harden;
@@ -124,21 +124,21 @@ pub(crate) async fn register_first(desk: &Desk, proof: KeyProof) -> Result<(), F
     let at_ms = now_ms();
     let (generation, state) = (VaultGeneration::FIRST, VaultGenerationState::Ready);
     let record = VaultGenerationRecord { generation, state, proof: Some(proof), created_at_ms: at_ms };
-    desk.registry.note_vault_generation(&record, at_ms).await.stored("register the vault keys")
+    desk.registry.note_vault_generation(None, &record, at_ms).await.stored("register the vault keys")
 }
 
 async fn show(desk: &Desk, listing: &Listing) -> Result<(), Failure> {
     let standing = Standing::of(&desk.store).await?;
-    let mut rows = Vec::new();
-    for known in &standing.generations {
-        rows.push(json!({
-            "vault": "(keys)",
+    let generations = standing.generations.iter().map(|known| {
+        json!({
             "generation": known.generation.number(),
             "state": known.state.name(),
             "proof": known.proof.map(|proof| proof.to_string()),
-            "since": moment(known.created_at_ms),
-        }));
-    }
+            "created_at": moment(known.created_at_ms),
+        })
+    });
+    let generations: Vec<_> = generations.collect();
+    let mut vaults = Vec::new();
     for merchant in &standing.merchants {
         let former = merchant.vault.former.as_ref().map(|former| former.generation);
         let left = match former {
@@ -146,14 +146,20 @@ async fn show(desk: &Desk, listing: &Listing) -> Result<(), Failure> {
             None => None,
         };
         let behind = merchant.vault.key.generation != standing.newest();
-        rows.push(json!({
-            "vault": merchant.id.as_str(),
+        vaults.push(json!({
+            "merchant": merchant.id.as_str(),
             "generation": merchant.vault.key.generation.number(),
             "state": if former.is_some() { "moving" } else if behind { "to be moved" } else { "at rest" },
             "tokens_left": left,
         }));
     }
-    listing.print(&["vault", "generation", "state", "tokens_left", "proof", "since"], rows);
+    if listing.is_json() {
+        say(json!({ "generations": generations, "vaults": vaults }));
+    } else {
+        listing.print(&["generation", "state", "proof", "created_at"], generations);
+        say("");
+        listing.print(&["merchant", "generation", "state", "tokens_left"], vaults);
+    }
     Ok(())
 }
 

@@ -70,7 +70,10 @@ enum Change<'a> {
         first: &'a KeyProposal,
         by: &'a CustodianId,
     },
-    VaultGeneration(&'a VaultGenerationRecord),
+    VaultGeneration {
+        seen: Option<&'a VaultGenerationRecord>,
+        new: &'a VaultGenerationRecord,
+    },
     BeginMove {
         merchant: &'a MerchantId,
         from: &'a WrappedVaultKey,
@@ -193,12 +196,18 @@ impl Registry {
         self.make(Change::ExportIk(export), export.at_ms).await
     }
 
-    /// Registers a generation of vault keys, or writes down what became of it.
+    /// Registers a generation of vault keys, or writes down what became of one that was `seen`. Two commands that make the
+    /// same keys are told apart by when they began.
     ///
     /// # Errors
-    /// `Exists` if it is further in its life already.
-    pub async fn note_vault_generation(&self, record: &VaultGenerationRecord, at_ms: i64) -> Result<(), StoreError> {
-        self.make(Change::VaultGeneration(record), at_ms).await
+    /// `Exists` if it is not as it was seen any more, or its life has no such move.
+    pub async fn note_vault_generation(
+        &self,
+        seen: Option<&VaultGenerationRecord>,
+        new: &VaultGenerationRecord,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.make(Change::VaultGeneration { seen, new }, at_ms).await
     }
 
     /// Gives a merchant's vault the key of the next generation: nothing is sealed under the old one any more.
@@ -323,12 +332,11 @@ impl Change<'_> {
             Self::NewCustodian(new) => custodian::insert(txn, new).await?,
             Self::BlockCustodian { id } => known(custodian::block(txn, id).await?, "custodian")?,
             Self::ExportIk(export) => ik_export::insert(txn, export).await?,
-            Self::VaultGeneration(record) => {
-                let known = vault::by_number(txn, record.generation).await?;
-                if known.is_some_and(|known| !known.state.may_become(record.state)) {
+            Self::VaultGeneration { seen: None, new } => vault::insert(txn, new).await?,
+            Self::VaultGeneration { seen: Some(seen), new } => {
+                if !seen.state.may_become(new.state) || !vault::update(txn, seen, new).await? {
                     return Err(Undone::Refused(StoreError::Exists("vault generation")));
                 }
-                vault::put(txn, record).await?;
             }
             Self::BeginMove { merchant, from, to } => {
                 known(merchant::begin_move(txn, merchant, from, to).await?, "vault")?;
@@ -347,7 +355,7 @@ impl Change<'_> {
             Self::NewBdk(_) | Self::MoveBdk { .. } | Self::Propose(_) | Self::Second { .. } => "key",
             Self::NewCustodian(_) | Self::BlockCustodian { .. } => "custodian",
             Self::ExportIk(_) => "export",
-            Self::VaultGeneration(_) => "vault generation",
+            Self::VaultGeneration { .. } => "vault generation",
             Self::BeginMove { .. } | Self::EndMove { .. } => "vault",
             Self::Reseal { .. } => "token",
             Self::Note(_) => "record",
@@ -409,7 +417,7 @@ impl Change<'_> {
                 record.key = Some(export.under.clone());
                 record.because(format_args!("number {}, by {}", export.number, export.by))
             }
-            Self::VaultGeneration(new) => {
+            Self::VaultGeneration { new, .. } => {
                 record.key = Some(format!("vault generation {}", new.generation));
                 let state = new.state.name();
                 match new.proof {

@@ -6,7 +6,6 @@
 //! vault moves.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::OnConflict;
 use sea_orm::{ActiveValue::Set, QueryOrder};
 use warifu_core::custody::KeyProof;
 use warifu_hsm::{Fingerprint, VaultGeneration, WrappedVaultKey};
@@ -52,7 +51,7 @@ pub struct VaultGenerationRecord {
     pub state: VaultGenerationState,
     /// What tells its fingerprint key from every other one, once it is made.
     pub proof: Option<KeyProof>,
-    /// When it was registered, in milliseconds since 1970 UTC.
+    /// When its keys were made, or begun to be made, in milliseconds since 1970 UTC.
     pub created_at_ms: i64,
 }
 
@@ -163,26 +162,26 @@ impl Store {
     }
 }
 
-pub(super) async fn by_number(
-    db: &impl ConnectionTrait,
-    generation: VaultGeneration,
-) -> Result<Option<VaultGenerationRecord>, Failure> {
-    let row = row::Entity::find_by_id(i64::from(generation.number())).one(db).await?;
-    row.map(VaultGenerationRecord::of).transpose()
+/// Writes a new generation down.
+pub(super) async fn insert(db: &impl ConnectionTrait, record: &VaultGenerationRecord) -> Result<(), Failure> {
+    row::Entity::insert(record.row()).exec_without_returning(db).await?;
+    Ok(())
 }
 
-/// Writes a generation down, or what became of it.
-pub(super) async fn put(db: &impl ConnectionTrait, record: &VaultGenerationRecord) -> Result<(), Failure> {
-    let row = row::ActiveModel {
-        generation: Set(record.generation.number().into()),
-        state: Set(record.state.name().to_owned()),
-        proof: Set(record.proof.map(|proof| proof.to_string())),
-        created_at_ms: Set(record.created_at_ms),
-    };
-    let known =
-        OnConflict::column(row::Column::Generation).update_columns([row::Column::State, row::Column::Proof]).to_owned();
-    row::Entity::insert(row).on_conflict(known).exec_without_returning(db).await?;
-    Ok(())
+/// Writes down what became of a generation; `false` if it is not as it was seen any more.
+pub(super) async fn update(
+    db: &impl ConnectionTrait,
+    seen: &VaultGenerationRecord,
+    record: &VaultGenerationRecord,
+) -> Result<bool, Failure> {
+    let done = row::Entity::update_many()
+        .set(record.row())
+        .filter(row::Column::Generation.eq(i64::from(record.generation.number())))
+        .filter(row::Column::State.eq(seen.state.name()))
+        .filter(row::Column::CreatedAtMs.eq(seen.created_at_ms))
+        .exec(db)
+        .await?;
+    Ok(done.rows_affected == 1)
 }
 
 /// A generation as a row has it.
@@ -192,6 +191,15 @@ pub(super) fn generation(number: i64) -> Result<VaultGeneration, Failure> {
 }
 
 impl VaultGenerationRecord {
+    fn row(&self) -> row::ActiveModel {
+        row::ActiveModel {
+            generation: Set(self.generation.number().into()),
+            state: Set(self.state.name().to_owned()),
+            proof: Set(self.proof.map(|proof| proof.to_string())),
+            created_at_ms: Set(self.created_at_ms),
+        }
+    }
+
     fn of(row: row::Model) -> Result<Self, Failure> {
         let proof = match &row.proof {
             None => None,

@@ -270,29 +270,34 @@ async fn a_move_is_begun_and_ended_once_and_in_order() {
         not_found(registry.end_vault_move(&shop(), second, AT_MS).await);
 
         use VaultGenerationState::{Destroyed, Making, Ready};
-        let note = async |state, proof: Option<[u8; 16]>| {
-            let record =
-                VaultGenerationRecord { generation: second, state, proof: proof.map(KeyProof), created_at_ms: 5 };
-            registry.note_vault_generation(&record, AT_MS).await
+        let generation = |state, proof: Option<[u8; 16]>, created_at_ms| VaultGenerationRecord {
+            generation: second,
+            state,
+            proof: proof.map(KeyProof),
+            created_at_ms,
         };
-        note(Making, None).await.unwrap();
-        assert!(note(Destroyed, None).await.is_err());
-        note(Making, None).await.unwrap();
-        note(Ready, Some([7; 16])).await.unwrap();
-        assert!(note(Making, None).await.is_err(), "keys that are in use are not made again");
-        assert!(note(Ready, Some([8; 16])).await.is_err(), "another key takes no key's place");
-        let known = stage.store.vault_generations().await.unwrap();
-        assert_eq!(
-            known,
-            [VaultGenerationRecord {
-                generation: second,
-                state: Ready,
-                proof: Some(KeyProof([7; 16])),
-                created_at_ms: 5
-            }]
-        );
-        note(Destroyed, Some([7; 16])).await.unwrap();
-        assert!(note(Ready, Some([7; 16])).await.is_err());
+        let note = async |seen: Option<&VaultGenerationRecord>, new: &VaultGenerationRecord| {
+            let noted = registry.note_vault_generation(seen, new, AT_MS).await;
+            assert!(matches!(noted, Ok(()) | Err(StoreError::Exists("vault generation"))), "{noted:?}");
+            noted.is_ok()
+        };
+        let making = generation(Making, None, 5);
+        assert!(note(None, &making).await);
+        assert!(!note(None, &generation(Making, None, 6)).await, "one command makes the keys");
+        assert!(!note(Some(&making), &generation(Destroyed, None, 5)).await);
+        // Taken up by another command: the first one's keys never come into use.
+        let again = generation(Making, None, 7);
+        assert!(note(Some(&making), &again).await);
+        assert!(!note(Some(&making), &generation(Ready, Some([7; 16]), 5)).await);
+        assert!(!note(Some(&making), &generation(Making, None, 8)).await);
+        let ready = generation(Ready, Some([8; 16]), 7);
+        assert!(note(Some(&again), &ready).await);
+        assert!(!note(Some(&again), &generation(Making, None, 9)).await, "keys that are in use are not made again");
+        assert!(!note(Some(&ready), &generation(Ready, Some([9; 16]), 7)).await, "another key takes no key's place");
+        assert_eq!(stage.store.vault_generations().await.unwrap(), std::slice::from_ref(&ready));
+        let gone = generation(Destroyed, Some([8; 16]), 7);
+        assert!(note(Some(&ready), &gone).await);
+        assert!(!note(Some(&gone), &ready).await);
     })
     .await;
 }

@@ -24,12 +24,7 @@ pub(super) struct Retire {
 impl Retire {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
         let standing = Standing::of(&desk.store).await?;
-        if let Some(merchant) = standing.unfinished().next() {
-            return Err(Failure::new(
-                Exit::Refused,
-                format_args!("the vault of {} still needs them: `warifu vault resume` first", merchant.id),
-            ));
-        }
+        unneeded(&standing)?;
         let newest = standing.newest();
         let old = standing.generations.iter().filter(|known| known.generation < newest);
         // Where all are, the last one is destroyed again: it may have been cut off.
@@ -47,9 +42,12 @@ impl Retire {
         if let Err(error) = still_admitted(desk, people.iter().map(|(person, _)| person)).await? {
             return Err(witness.gave_up(&error.into()).await?);
         }
+        // Minutes have passed.
+        unneeded(&Standing::of(&desk.store).await?)?;
         if old.state != VaultGenerationState::Destroyed {
             let gone = VaultGenerationRecord { state: VaultGenerationState::Destroyed, ..old.clone() };
-            desk.registry.note_vault_generation(&gone, now_ms()).await.stored("destroy the vault keys")?;
+            let noted = desk.registry.note_vault_generation(Some(old), &gone, now_ms()).await;
+            noted.stored("destroy the vault keys")?;
         }
         let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
         let text = witness.transcript(DESTROYED, attended, None, old.proof)?;
@@ -66,5 +64,16 @@ impl Retire {
         }
         say(words.retired(old.generation.number()));
         Ok(())
+    }
+}
+
+/// Whether every vault is at rest under the newest keys.
+fn unneeded(standing: &Standing) -> Result<(), Failure> {
+    match standing.unfinished().next() {
+        None => Ok(()),
+        Some(merchant) => Err(Failure::new(
+            Exit::Refused,
+            format_args!("the vault of {} still needs them: `warifu vault resume` first", merchant.id),
+        )),
     }
 }

@@ -2,7 +2,6 @@
 
 use clap::Args;
 use warifu_actors::store::{VaultGenerationRecord, VaultGenerationState};
-use warifu_core::custody::KeyProof;
 use warifu_hsm::VaultGeneration;
 use warifu_hsm::pkcs11::provision;
 
@@ -53,13 +52,19 @@ impl Rotate {
         if let Err(error) = still_admitted(desk, people.iter().map(|(person, _)| person)).await? {
             return Err(witness.gave_up(&error.into()).await?);
         }
-        // What was begun is this registry's: then the slot had nothing under these labels.
-        let begun = standing.generations.iter().any(|known| known.generation == next);
-        if !begun {
-            let first = standing.generations.is_empty();
-            self.look(desk, &witness, next, first).await?;
-            note(desk, next, VaultGenerationState::Making, None).await?;
+        // What was begun is this registry's: then the slot had nothing under these labels. Whoever takes it up keeps others
+        // from doing so, and from using what they made until now.
+        let begun = standing.generations.iter().find(|known| known.generation == next);
+        if begun.is_none() {
+            self.look(desk, &witness, next, standing.generations.is_empty()).await?;
         }
+        let making = VaultGenerationRecord {
+            generation: next,
+            state: VaultGenerationState::Making,
+            proof: None,
+            created_at_ms: now_ms(),
+        };
+        note(desk, begun, &making).await?;
         let (made, calls) = hsm::use_once(&desk.config.hsm, "make the next vault keys", |slot, session| {
             provision::destroy_vault_keys(slot, next)?;
             provision::create_vault_keys(slot, next)?;
@@ -85,7 +90,8 @@ impl Rotate {
                 return Err(failure);
             }
         }
-        note(desk, next, VaultGenerationState::Ready, Some(proof)).await?;
+        let ready = VaultGenerationRecord { state: VaultGenerationState::Ready, proof: Some(proof), ..making.clone() };
+        note(desk, Some(&making), &ready).await?;
         remark(words.rotation_begins());
         Ok(())
     }
@@ -118,13 +124,7 @@ impl Rotate {
     }
 }
 
-async fn note(
-    desk: &Desk,
-    generation: VaultGeneration,
-    state: VaultGenerationState,
-    proof: Option<KeyProof>,
-) -> Result<(), Failure> {
-    let at_ms = now_ms();
-    let record = VaultGenerationRecord { generation, state, proof, created_at_ms: at_ms };
-    desk.registry.note_vault_generation(&record, at_ms).await.stored("register the vault keys")
+async fn note(desk: &Desk, seen: Option<&VaultGenerationRecord>, new: &VaultGenerationRecord) -> Result<(), Failure> {
+    let noted = desk.registry.note_vault_generation(seen, new, now_ms()).await;
+    noted.stored("register the vault keys, which another command makes at the same time")
 }
