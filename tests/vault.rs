@@ -17,6 +17,8 @@ use stage::till::Till;
 use stage::{Options, Server, database, program, wait_for};
 use tempfile::TempDir;
 
+/// How long the commands take a request to last: they wait until none is left that began before.
+const REQUEST: (&str, &str) = ("WARIFU__SERVER__REQUEST_TIMEOUT_MS", "100");
 /// Cards that are stored before anything is rotated.
 const CARDS: usize = 1500;
 
@@ -39,6 +41,7 @@ impl Vault {
     /// A command that takes two people.
     fn begin(&self, command: &str, transcript: &str) -> std::process::Child {
         let mut process = Command::new(program("warifu"));
+        process.env(REQUEST.0, REQUEST.1);
         process.args(["vault", command, "--script", "--transcript"]).arg(self.server.dir().join(transcript));
         process.arg("--config").arg(self.server.dir().join("warifu.toml"));
         let mut process =
@@ -142,7 +145,7 @@ async fn rotate_twice(options: &Options) {
         let (directory, merchant) = (vault.server.dir().to_owned(), vault.server.merchant());
         std::thread::spawn(move || {
             let mut command = Command::new(program("warifu"));
-            command.args(["vault", "resume", "--config"]).arg(directory.join("warifu.toml"));
+            command.args(["vault", "resume", "--config"]).arg(directory.join("warifu.toml")).env(REQUEST.0, REQUEST.1);
             (command.output().unwrap(), merchant)
         })
     };
@@ -228,8 +231,9 @@ async fn a_rotation_cut_off_again_and_again_comes_to_its_end() {
         }
         let mut resuming = Command::new(program("warifu"));
         resuming.args(["vault", "resume", "--config"]).arg(vault.server.dir().join("warifu.toml"));
+        resuming.env(REQUEST.0, REQUEST.1);
         let mut resuming = resuming.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(15 * number));
+        std::thread::sleep(Duration::from_millis(200 * number));
         resuming.kill().unwrap();
         resuming.wait().unwrap();
         counter.take(usize::try_from(number).unwrap() % FEW).await;

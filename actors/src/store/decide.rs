@@ -16,7 +16,7 @@ use warifu_hsm::{Fingerprint, SealedPan};
 use super::job::{
     Candidate, Intent, Job, Origin, Outcome, PaymentId, Rejection, StoredCard, StoredPayment, Take, Taken,
 };
-use super::vault::{Fingerprints, VaultStage};
+use super::vault::{Accepted, Fingerprints};
 use crate::record::{Kind, Record};
 
 /// A request by its merchant and the merchant's name for it.
@@ -31,8 +31,8 @@ pub(super) struct View {
     pub(super) cards: HashMap<(MerchantId, Fingerprint), CardView>,
     /// Tokens asked for as candidates that some card has.
     pub(super) held: HashSet<(MerchantId, Token)>,
-    /// How the vaults stand that new tokens are for.
-    pub(super) vaults: HashMap<MerchantId, VaultStage>,
+    /// What the vaults accept that new tokens are for.
+    pub(super) vaults: HashMap<MerchantId, Accepted>,
     pub(super) payments: HashMap<PaymentId, StoredPayment>,
 }
 
@@ -69,8 +69,8 @@ pub(super) struct Wanted<'a> {
     pub(super) requests: BTreeSet<(&'a MerchantId, &'a RequestId)>,
     pub(super) fingerprints: BTreeSet<(&'a MerchantId, [u8; 32])>,
     pub(super) candidates: BTreeSet<(&'a MerchantId, Token)>,
-    /// Vaults that new tokens are for, and how one of those took them to stand.
-    pub(super) vaults: BTreeMap<&'a MerchantId, VaultStage>,
+    /// Vaults that new tokens are for, and of which generations those are.
+    pub(super) vaults: BTreeMap<&'a MerchantId, Accepted>,
     pub(super) payments: BTreeSet<PaymentId>,
 }
 
@@ -155,7 +155,9 @@ impl<'a> Wanted<'a> {
         self.fingerprints.extend(take.fingerprints.each().map(|fingerprint| (&take.merchant, fingerprint.0)));
         if let Some(candidate) = &take.candidate {
             self.candidates.insert((&take.merchant, candidate.token));
-            self.vaults.insert(&take.merchant, take.fingerprints.stage());
+            let generation = take.fingerprints.generation;
+            let all = self.vaults.entry(&take.merchant).or_insert(Accepted::only(generation));
+            *all = all.and(generation);
         }
         if let Some(payment) = &take.payment {
             self.payments.insert(payment.id);
@@ -252,7 +254,8 @@ impl Ledger {
             return Ok(Card::Known(card.clone()));
         }
         let candidate = take.candidate.as_ref().ok_or(Rejection::TokenWanted)?;
-        if self.view.vaults.get(&take.merchant) != Some(&take.fingerprints.stage()) {
+        let accepted = self.view.vaults.get(&take.merchant);
+        if !accepted.is_some_and(|accepted| accepted.has(take.fingerprints.generation)) {
             return Err(Rejection::VaultMoved);
         }
         match self.view.held.contains(&(take.merchant.clone(), candidate.token)) {

@@ -40,8 +40,8 @@ impl Store {
             let key = ((*merchant).clone(), Fingerprint(*fingerprint));
             view.cards.extend(self.lookups().cards.kept(&key).map(|card| (key, card)));
         }
-        // Whoever writes a token says how its vault stood: the row is not written where it stands otherwise.
-        view.vaults.extend(wanted.vaults.iter().map(|(merchant, stage)| ((*merchant).clone(), *stage)));
+        // Whoever writes a token says of which generation it is: the row is not written where its vault does not accept that.
+        view.vaults.extend(wanted.vaults.iter().map(|(merchant, wanted)| ((*merchant).clone(), *wanted)));
         for id in &wanted.payments {
             view.payments.extend(self.memory().payments.get(id).map(|payment| (*id, payment)));
         }

@@ -13,7 +13,7 @@ use warifu_hsm::{VaultGeneration, WrappedVaultKey};
 use super::bulk::{Kind, Rows, Select};
 use super::error::{Failure, StoreError};
 use super::lookup::{Lookup, Truth};
-use super::vault::{self, Vault, VaultStage};
+use super::vault::{self, Accepted, Vault};
 use super::{Store, words};
 
 /// A merchant.
@@ -45,6 +45,7 @@ mod row {
         pub last_four: String,
         pub wrapped_vault_key: Vec<u8>,
         pub vault_generation: i64,
+        pub vault_accepts: i64,
         pub former_vault_key: Option<Vec<u8>>,
         pub created_at_ms: i64,
     }
@@ -102,6 +103,7 @@ pub(super) async fn insert(db: &impl ConnectionTrait, merchant: &MerchantRecord)
         last_four: Set(words::last_four_name(merchant.last_four).to_owned()),
         wrapped_vault_key: Set(merchant.vault.key.blob.clone()),
         vault_generation: Set(merchant.vault.key.generation.number().into()),
+        vault_accepts: Set(merchant.vault.accepts.number().into()),
         former_vault_key: Set(merchant.vault.former.as_ref().map(|former| former.blob.clone())),
         created_at_ms: Set(merchant.created_at_ms),
     };
@@ -109,7 +111,7 @@ pub(super) async fn insert(db: &impl ConnectionTrait, merchant: &MerchantRecord)
     Ok(())
 }
 
-/// Reads how the vaults of a batch stand, and keeps them so until its end.
+/// Reads what the vaults of a batch accept, and keeps them so until its end.
 pub(super) fn select_vaults<'a>(backend: DbBackend, ids: impl Iterator<Item = &'a MerchantId>) -> Select {
     let mut rows = Rows::new(&[("id", Kind::Text)]);
     ids.for_each(|id| rows.push([id.as_str().into()]));
@@ -121,15 +123,15 @@ pub(super) fn select_vaults<'a>(backend: DbBackend, ids: impl Iterator<Item = &'
 }
 
 /// What [`select_vaults`] found.
-pub(super) fn vaults(rows: &[QueryResult]) -> Result<HashMap<MerchantId, VaultStage>, Failure> {
+pub(super) fn vaults(rows: &[QueryResult]) -> Result<HashMap<MerchantId, Accepted>, Failure> {
     let vault = |row| {
         let merchant = MerchantRecord::of(row::Model::from_query_result(row, "")?)?;
-        Ok((merchant.id, merchant.vault.stage()))
+        Ok((merchant.id, merchant.vault.accepted()))
     };
     rows.iter().map(vault).collect()
 }
 
-/// Gives a merchant's vault the key of the next generation; `false` if it is not at rest under `from`.
+/// Gives a merchant's vault the key of the next generation, beside the one it has; `false` if it is not at rest under `from`.
 pub(super) async fn begin_move(
     db: &impl ConnectionTrait,
     id: &MerchantId,
@@ -149,8 +151,24 @@ pub(super) async fn begin_move(
     Ok(done.rows_affected == 1)
 }
 
+/// From now on no new token is of an older generation than the one the vault moves to; `false` if that is not this one.
+pub(super) async fn close_move(
+    db: &impl ConnectionTrait,
+    id: &MerchantId,
+    generation: VaultGeneration,
+) -> Result<bool, Failure> {
+    let done = row::Entity::update_many()
+        .col_expr(row::Column::VaultAccepts, Expr::value(i64::from(generation.number())))
+        .filter(row::Column::Id.eq(id.as_str()))
+        .filter(row::Column::VaultGeneration.eq(i64::from(generation.number())))
+        .filter(row::Column::FormerVaultKey.is_not_null())
+        .exec(db)
+        .await?;
+    Ok(done.rows_affected == 1)
+}
+
 /// Throws the former key of a vault away: nothing is sealed under it any more. `false` if the vault does not move to
-/// `generation`.
+/// `generation`, or is not closed for the one before.
 pub(super) async fn end_move(
     db: &impl ConnectionTrait,
     id: &MerchantId,
@@ -160,6 +178,7 @@ pub(super) async fn end_move(
         .col_expr(row::Column::FormerVaultKey, Expr::value(Option::<Vec<u8>>::None))
         .filter(row::Column::Id.eq(id.as_str()))
         .filter(row::Column::VaultGeneration.eq(i64::from(generation.number())))
+        .filter(row::Column::VaultAccepts.eq(i64::from(generation.number())))
         .filter(row::Column::FormerVaultKey.is_not_null())
         .exec(db)
         .await?;
@@ -169,6 +188,7 @@ pub(super) async fn end_move(
 impl MerchantRecord {
     fn of(row: row::Model) -> Result<Self, Failure> {
         let generation = vault::generation(row.vault_generation)?;
+        let accepts = vault::generation(row.vault_accepts)?;
         let former = match row.former_vault_key {
             None => None,
             Some(blob) => {
@@ -180,7 +200,7 @@ impl MerchantRecord {
             id: MerchantId::parse(&row.id).map_err(|_| Failure::Corrupt("merchant.id"))?,
             name: row.name,
             last_four: words::last_four(&row.last_four).ok_or(Failure::Corrupt("merchant.last_four"))?,
-            vault: Vault { key: WrappedVaultKey { generation, blob: row.wrapped_vault_key }, former },
+            vault: Vault { key: WrappedVaultKey { generation, blob: row.wrapped_vault_key }, former, accepts },
             created_at_ms: row.created_at_ms,
         })
     }

@@ -79,6 +79,10 @@ enum Change<'a> {
         from: &'a WrappedVaultKey,
         to: &'a WrappedVaultKey,
     },
+    CloseMove {
+        merchant: &'a MerchantId,
+        to: VaultGeneration,
+    },
     Reseal {
         merchant: &'a MerchantId,
         to: VaultGeneration,
@@ -210,7 +214,8 @@ impl Registry {
         self.make(Change::VaultGeneration { seen, new }, at_ms).await
     }
 
-    /// Gives a merchant's vault the key of the next generation: nothing is sealed under the old one any more.
+    /// Gives a merchant's vault the key of the next generation. Servers that do not know of it yet may still seal under the
+    /// one it has.
     ///
     /// # Errors
     /// `NotFound` if no vault of such a merchant is at rest under `from`.
@@ -222,6 +227,19 @@ impl Registry {
         at_ms: i64,
     ) -> Result<(), StoreError> {
         self.make(Change::BeginMove { merchant, from, to }, at_ms).await
+    }
+
+    /// From now on nothing is sealed under the key a merchant's vault moves from.
+    ///
+    /// # Errors
+    /// `NotFound` if no vault of such a merchant moves to that generation.
+    pub async fn close_vault_move(
+        &self,
+        merchant: &MerchantId,
+        to: VaultGeneration,
+        at_ms: i64,
+    ) -> Result<(), StoreError> {
+        self.make(Change::CloseMove { merchant, to }, at_ms).await
     }
 
     /// Moves tokens of a merchant to the generation `to`, with the record of how they were sealed anew.
@@ -241,7 +259,7 @@ impl Registry {
     /// Throws the key away that a merchant's vault moved from.
     ///
     /// # Errors
-    /// `NotFound` if no vault of such a merchant moves to that generation.
+    /// `NotFound` if no vault of such a merchant moves to that generation, or it still accepts the one before.
     pub async fn end_vault_move(
         &self,
         merchant: &MerchantId,
@@ -341,6 +359,7 @@ impl Change<'_> {
             Self::BeginMove { merchant, from, to } => {
                 known(merchant::begin_move(txn, merchant, from, to).await?, "vault")?;
             }
+            Self::CloseMove { merchant, to } => known(merchant::close_move(txn, merchant, *to).await?, "vault")?,
             Self::EndMove { merchant, to } => known(merchant::end_move(txn, merchant, *to).await?, "vault")?,
             Self::Reseal { .. } | Self::Note(_) => {}
         }
@@ -356,7 +375,7 @@ impl Change<'_> {
             Self::NewCustodian(_) | Self::BlockCustodian { .. } => "custodian",
             Self::ExportIk(_) => "export",
             Self::VaultGeneration { .. } => "vault generation",
-            Self::BeginMove { .. } | Self::EndMove { .. } => "vault",
+            Self::BeginMove { .. } | Self::CloseMove { .. } | Self::EndMove { .. } => "vault",
             Self::Reseal { .. } => "token",
             Self::Note(_) => "record",
         }
@@ -428,6 +447,10 @@ impl Change<'_> {
             Self::BeginMove { merchant, to, .. } => {
                 record.merchant = Some(merchant.to_string());
                 record.because(format_args!("vault began to move to generation {}", to.generation))
+            }
+            Self::CloseMove { merchant, to } => {
+                record.merchant = Some(merchant.to_string());
+                record.because(format_args!("vault accepts nothing older than generation {to} any more"))
             }
             Self::EndMove { merchant, to } => {
                 record.merchant = Some(merchant.to_string());

@@ -280,8 +280,8 @@ fn merchant(row: &QueryResult) -> Result<MerchantId, Failure> {
     merchant.map_err(|_| Failure::Corrupt("token.merchant_id"))
 }
 
-/// Writes new tokens down, each only if its merchant's vault still stands as it did when the card was sealed and its
-/// fingerprints were made: from the moment a vault moves on, nothing more is sealed under its old key.
+/// Writes new tokens down, each only if its merchant's vault accepts the generation it is of: from the moment it does not
+/// any more, nothing is sealed under the old key, whatever a server believes.
 pub(super) fn insert<'a>(
     backend: DbBackend,
     tokens: impl Iterator<Item = (&'a (MerchantId, Token), &'a NewToken)>,
@@ -292,7 +292,6 @@ pub(super) fn insert<'a>(
         ("fingerprint_odd", Kind::BytesOrNull),
         ("fingerprint_even", Kind::BytesOrNull),
         ("vault_generation", Kind::Int),
-        ("vault_moving", Kind::Int),
         ("nonce", Kind::Bytes),
         ("ciphertext", Kind::Bytes),
         ("masked_pan", Kind::Text),
@@ -302,14 +301,12 @@ pub(super) fn insert<'a>(
     for ((merchant, token), new) in tokens {
         let bytes = |fingerprint: Option<Fingerprint>| fingerprint.map_or_else(Vec::new, |it| it.0.to_vec());
         let [odd, even] = new.fingerprints.by_parity().map(bytes);
-        let stage = new.fingerprints.stage();
         rows.push([
             merchant.as_str().into(),
             token.as_str().into(),
             odd.into(),
             even.into(),
-            i64::from(stage.generation.number()).into(),
-            i64::from(stage.moving).into(),
+            i64::from(new.fingerprints.generation.number()).into(),
             new.sealed.nonce.to_vec().into(),
             new.sealed.ciphertext.clone().into(),
             new.card.masked.as_str().into(),
@@ -319,13 +316,13 @@ pub(super) fn insert<'a>(
     }
     let tail = match backend {
         DbBackend::Sqlite => {
-            "CROSS JOIN merchant AS m WHERE m.id = v.merchant_id AND m.vault_generation = v.vault_generation \
-             AND (m.former_vault_key IS NOT NULL) = (v.vault_moving = 1)"
+            "CROSS JOIN merchant AS m WHERE m.id = v.merchant_id AND m.vault_accepts <= v.vault_generation \
+             AND v.vault_generation <= m.vault_generation"
         }
         // A vault that is just moving on is waited for, and looked at again.
         _ => {
-            "CROSS JOIN merchant AS m WHERE m.id = v.merchant_id AND m.vault_generation = v.vault_generation \
-             AND (m.former_vault_key IS NOT NULL) = (v.vault_moving = 1) FOR SHARE OF m"
+            "CROSS JOIN merchant AS m WHERE m.id = v.merchant_id AND m.vault_accepts <= v.vault_generation \
+             AND v.vault_generation <= m.vault_generation FOR SHARE OF m"
         }
     };
     Write::new(

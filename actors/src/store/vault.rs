@@ -2,7 +2,7 @@
 //! the next.
 //!
 //! Architecture invariant: a merchant's tokens are of the generation of its vault key or, while it moves, of the one
-//! before. Generations take turns in two columns of fingerprints, odd and even, so a card is found by either while its
+//! before; from a moment on, no new one is of that. Generations take turns in two columns of fingerprints, odd and even, so a card is found by either while its
 //! vault moves.
 
 use sea_orm::entity::prelude::*;
@@ -20,9 +20,34 @@ pub struct Vault {
     pub key: WrappedVaultKey,
     /// The one before it, until every token has moved.
     pub former: Option<WrappedVaultKey>,
+    /// The oldest generation new tokens may be of: the one before, as long as servers may not know of the new key.
+    pub accepts: VaultGeneration,
 }
 
-/// Where a vault stands between its keys.
+/// The generations new tokens of a vault may be of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Accepted {
+    pub(super) oldest: VaultGeneration,
+    pub(super) newest: VaultGeneration,
+}
+
+impl Accepted {
+    /// None but this one.
+    pub(super) const fn only(generation: VaultGeneration) -> Self {
+        Self { oldest: generation, newest: generation }
+    }
+
+    /// This one too.
+    pub(super) fn and(self, generation: VaultGeneration) -> Self {
+        Self { oldest: self.oldest.min(generation), newest: self.newest.max(generation) }
+    }
+
+    pub(super) fn has(self, generation: VaultGeneration) -> bool {
+        self.oldest <= generation && generation <= self.newest
+    }
+}
+
+/// By which keys a card is known at a merchant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VaultStage {
     /// The generation of the key that seals.
@@ -87,10 +112,16 @@ impl VaultGenerationState {
 impl Vault {
     /// A vault at rest.
     pub const fn of(key: WrappedVaultKey) -> Self {
-        Self { key, former: None }
+        let accepts = key.generation;
+        Self { key, former: None, accepts }
     }
 
-    /// Where it stands.
+    /// The generations its new tokens may be of.
+    pub(super) const fn accepted(&self) -> Accepted {
+        Accepted { oldest: self.accepts, newest: self.key.generation }
+    }
+
+    /// By which keys its cards are known.
     pub const fn stage(&self) -> VaultStage {
         VaultStage { generation: self.key.generation, moving: self.former.is_some() }
     }
@@ -104,11 +135,6 @@ impl VaultStage {
 }
 
 impl Fingerprints {
-    /// As the vault stood when they were made.
-    pub const fn stage(&self) -> VaultStage {
-        VaultStage { generation: self.generation, moving: self.former.is_some() }
-    }
-
     /// All of them.
     pub fn each(&self) -> impl Iterator<Item = Fingerprint> + use<> {
         std::iter::once(self.current).chain(self.former)

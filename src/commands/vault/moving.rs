@@ -1,8 +1,9 @@
-//! Moving vaults to the newest keys: merchant by merchant, a few hundred card numbers at a time. What was done stays done
+//! Moving vaults to the newest keys: first each gets its key, then, when every server knows of it, merchant by merchant is
+//! moved, a few hundred card numbers at a time. What was done stays done
 //! wherever it is cut off, and whoever takes it up looks at what is left.
 
 use warifu_actors::record::{Kind, Record};
-use warifu_actors::store::{MerchantRecord, Resealed, TokenRecord, Vault};
+use warifu_actors::store::{LEASE, MerchantRecord, Resealed, TokenRecord, Vault};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
 use warifu_hsm::pkcs11::{Pkcs11Hsm, Slot};
@@ -62,6 +63,8 @@ struct Mover<'a> {
     /// Calls of a record that could not be written.
     unwritten: CallTally,
     newest: VaultGeneration,
+    /// Why vaults could not be moved.
+    kept: Vec<String>,
 }
 
 impl<'a> Mover<'a> {
@@ -71,24 +74,46 @@ impl<'a> Mover<'a> {
             standing.generations.iter().map(|known| VaultSpec { generation: known.generation, proof: known.proof });
         let vaults: Vec<_> = vaults.collect();
         let session = slot.session_with(&[], &vaults).or_exit(Exit::Hsm, "open a session")?;
-        let mut mover = Self { desk, session, unwritten: CallTally::default(), newest };
-        let mut tokens = 0;
-        let mut kept = Vec::new();
-        for merchant in &standing.merchants {
-            match mover.bring(merchant).await {
-                Ok(moved) => tokens += moved,
-                // Another merchant's card numbers are not to wait for it.
-                Err(failure) if failure.exit() == Exit::Refused => kept.push(failure.to_string()),
-                Err(failure) => {
-                    mover.owe("sealing card numbers anew was given up").await?;
-                    return Err(failure);
-                }
-            }
-        }
-        mover.owe("session closed").await?;
-        match kept.is_empty() {
+        let mut mover = Self { desk, session, unwritten: CallTally::default(), newest, kept: Vec::new() };
+        let moved = mover.move_each(&standing.merchants).await;
+        let owed = mover.owe("session closed").await;
+        let tokens = moved?;
+        owed?;
+        match mover.kept.is_empty() {
             true => Ok(tokens),
-            false => Err(Failure::new(Exit::Refused, kept.join("; "))),
+            false => Err(Failure::new(Exit::Refused, mover.kept.join("; "))),
+        }
+    }
+
+    /// Every merchant gets its next key first; when all servers know of them, one vault after another is moved.
+    async fn move_each(&mut self, merchants: &[MerchantRecord]) -> Result<u64, Failure> {
+        for merchant in merchants {
+            let begun = self.begin(merchant).await;
+            self.keep_back(begun)?;
+        }
+        let merchants = self.desk.store.merchants().await.stored("list the merchants")?;
+        if merchants.iter().any(|merchant| merchant.vault.accepts < merchant.vault.key.generation) {
+            let wait = LEASE + self.desk.config.server.request_timeout;
+            remark(format_args!("waiting {} s, until no server seals under the old keys", wait.as_secs_f32().ceil()));
+            tokio::time::sleep(wait).await;
+        }
+        let mut tokens = 0;
+        for merchant in &merchants {
+            let moved = self.bring(merchant).await;
+            tokens += self.keep_back(moved)?.unwrap_or_default();
+        }
+        Ok(tokens)
+    }
+
+    /// What one merchant is refused for holds up no other.
+    fn keep_back<T>(&mut self, outcome: Result<T, Failure>) -> Result<Option<T>, Failure> {
+        match outcome {
+            Ok(done) => Ok(Some(done)),
+            Err(failure) if failure.exit() == Exit::Refused => {
+                self.kept.push(failure.to_string());
+                Ok(None)
+            }
+            Err(failure) => Err(failure),
         }
     }
 
@@ -99,16 +124,38 @@ impl<'a> Mover<'a> {
         note(self.desk, Kind::HsmSessionOpened, None, cause, &calls).await
     }
 
-    /// Brings one vault to rest under the newest keys; tells how many card numbers were sealed anew.
+    /// Gives a vault at rest its next key, beside the one it has.
+    async fn begin(&mut self, merchant: &MerchantRecord) -> Result<(), Failure> {
+        let MerchantRecord { id, vault, .. } = merchant;
+        let from = &vault.key;
+        if from.generation == self.newest || vault.former.is_some() {
+            return Ok(());
+        }
+        if from.generation.next() != self.newest {
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!("the vault of {id} is of generation {}, more than one behind", from.generation),
+            ));
+        }
+        // Those of the generation before it share their column with the new ones.
+        self.forget(id, from.generation.former()).await?;
+        let key = self.session.create_vault_key(self.newest).or_exit(Exit::Hsm, "make the merchant's vault key");
+        let kind = if key.is_ok() { Kind::VaultKeyCreated } else { Kind::HsmFailed };
+        note(self.desk, kind, Some(id), "a vault's next key", &self.session.take_calls()).await?;
+        let begun = self.desk.registry.begin_vault_move(id, from, &key?, now_ms()).await;
+        begun.stored("give the merchant's vault its next key")
+    }
+
+    /// Brings a vault that moves to rest; tells how many card numbers were sealed anew.
     async fn bring(&mut self, merchant: &MerchantRecord) -> Result<u64, Failure> {
         let MerchantRecord { id, vault, .. } = merchant;
         let mut moved = 0;
-        if vault.key.generation != self.newest || vault.former.is_some() {
-            let (from, to) = match vault {
-                Vault { key, former: Some(former) } => (former.clone(), key.clone()),
-                Vault { key, former: None } => (key.clone(), self.begin(id, key).await?),
-            };
-            moved = self.reseal_all(merchant, &from, &to).await?;
+        if let Vault { key: to, former: Some(from), accepts } = vault {
+            if *accepts < to.generation {
+                let closed = self.desk.registry.close_vault_move(id, to.generation, now_ms()).await;
+                closed.stored("close the merchant's vault for its former key")?;
+            }
+            moved = self.reseal_all(merchant, from, to).await?;
             let ended = self.desk.registry.end_vault_move(id, to.generation, now_ms()).await;
             ended.stored("throw the merchant's former vault key away")?;
             remark(format_args!("{id}: {moved} card numbers sealed anew, generation {}", to.generation));
@@ -117,26 +164,7 @@ impl<'a> Mover<'a> {
         Ok(moved)
     }
 
-    /// Gives a vault at rest its next key: whatever servers seal from now on is sealed under it.
-    async fn begin(&mut self, merchant: &MerchantId, from: &WrappedVaultKey) -> Result<WrappedVaultKey, Failure> {
-        if from.generation.next() != self.newest {
-            return Err(Failure::new(
-                Exit::Refused,
-                format_args!("the vault of {merchant} is of generation {}, more than one behind", from.generation),
-            ));
-        }
-        // Those of the generation before it share their column with the new ones.
-        self.forget(merchant, from.generation.former()).await?;
-        let key = self.session.create_vault_key(self.newest).or_exit(Exit::Hsm, "make the merchant's vault key");
-        let kind = if key.is_ok() { Kind::VaultKeyCreated } else { Kind::HsmFailed };
-        note(self.desk, kind, Some(merchant), "a vault's next key", &self.session.take_calls()).await?;
-        let key = key?;
-        let begun = self.desk.registry.begin_vault_move(merchant, from, &key, now_ms()).await;
-        begun.stored("give the merchant's vault its next key")?;
-        Ok(key)
-    }
-
-    /// One look at every token is enough: none of the former generation comes into being any more.
+    /// One look at every token is enough: the vault is closed for the former generation.
     async fn reseal_all(
         &mut self,
         merchant: &MerchantRecord,

@@ -21,7 +21,7 @@ struct Database {
     devices: HashMap<DeviceId, DeviceView>,
     requests: HashMap<RequestKey, RequestView>,
     tokens: HashMap<(MerchantId, Token), (Fingerprints, CardView)>,
-    vaults: HashMap<MerchantId, VaultStage>,
+    vaults: HashMap<MerchantId, Accepted>,
     payments: HashMap<PaymentId, StoredPayment>,
     records: Vec<String>,
 }
@@ -40,9 +40,14 @@ impl Database {
             (device_id(1), device("shop", 8, device::State::Active)),
             (device_id(2), device("other", 64, device::State::Active)),
             (device_id(3), device("shop", 0, device::State::Registered)),
+            (device_id(4), device("third", 8, device::State::Active)),
         ];
-        let moving = VaultStage { generation: VaultGeneration::FIRST.next(), moving: true };
-        let vaults = [("shop", AT_REST), ("other", moving)].map(|(id, stage)| (MerchantId::parse(id).unwrap(), stage));
+        let second = VaultGeneration::FIRST.next();
+        // One vault at rest, one that has begun to move, one that is closed for the key it moves from.
+        let begun = Accepted::only(VaultGeneration::FIRST).and(second);
+        let vaults =
+            [("shop", Accepted::only(VaultGeneration::FIRST)), ("other", begun), ("third", Accepted::only(second))];
+        let vaults = vaults.map(|(id, accepted)| (MerchantId::parse(id).unwrap(), accepted));
         Self { devices: devices.into(), vaults: vaults.into(), ..Self::default() }
     }
 
@@ -79,7 +84,7 @@ impl Database {
             let same = |known: &Fingerprints| known.each().any(|known| new_ones.contains(&known));
             let twin = self.tokens.iter().any(|((of, _), (known, _))| *of == merchant && same(known));
             assert!(!twin, "a card has two tokens");
-            assert!(self.vaults[&merchant] == new.fingerprints.stage(), "a token of keys that are not the vault's");
+            assert!(self.vaults[&merchant].has(new.fingerprints.generation), "a token of a key that is over");
             let row = (new.fingerprints, new.card);
             assert!(self.tokens.insert((merchant, token), row).is_none(), "a token has two cards");
         }
@@ -105,8 +110,6 @@ impl Database {
         answers
     }
 }
-
-const AT_REST: VaultStage = VaultStage { generation: VaultGeneration::FIRST, moving: false };
 
 /// A card's fingerprints as a vault at rest under the first keys makes them, or one that moves on from those.
 fn fingerprints(card: u8, moving: bool) -> Fingerprints {
@@ -142,10 +145,10 @@ fn state() -> impl Strategy<Value = State> {
 
 prop_compose! {
     fn taking()(
-        merchant in prop_oneof![5 => Just("shop"), 1 => Just("other")],
+        merchant in prop_oneof![5 => Just("shop"), 1 => Just("other"), 2 => Just("third")],
         request in 0..20_u8,
         digest in prop_oneof![5 => Just(0_u8), 1 => Just(1)],
-        device in 0..5_u8,
+        device in 0..6_u8,
         counter in 1..30_u32,
         card in 0..5_u8,
         draw in prop::option::weighted(0.8, 0..6_u8),
@@ -159,7 +162,7 @@ prop_compose! {
             digest: [digest; 32],
             device: device_id(device),
             counter: Counter::new(Scheme::Aes, counter).unwrap(),
-            fingerprints: fingerprints(card, (merchant == "other") != outdated),
+            fingerprints: fingerprints(card, (merchant != "shop") != outdated),
             candidate: draw.map(|draw| Candidate {
                 token: token(draw),
                 sealed: SealedPan { nonce: [draw; 12], ciphertext: vec![draw; 32] },

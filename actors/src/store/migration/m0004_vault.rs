@@ -45,8 +45,9 @@ const POSTGRES: [&str; 5] = [
     "DROP INDEX token_fingerprint",
 ];
 
-const MERCHANT: [&str; 2] = [
+const MERCHANT: [&str; 3] = [
     "ALTER TABLE merchant ADD COLUMN vault_generation bigint NOT NULL DEFAULT 1",
+    "ALTER TABLE merchant ADD COLUMN vault_accepts bigint NOT NULL DEFAULT 1",
     "ALTER TABLE merchant ADD COLUMN former_vault_key {bytes}",
 ];
 
