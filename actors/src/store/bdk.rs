@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, FromQueryResult, QueryOrder, QueryResult};
+use sea_orm::{ActiveValue::Set, DbBackend, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::custody::{Environment, KeyProof, Purpose, State};
 use warifu_core::key::KeyLen;
 use warifu_core::ksn::Scheme;
@@ -92,7 +92,10 @@ impl Lookup for ById {
     const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT b.* FROM";
-    const TAIL: &'static str = "CROSS JOIN bdk AS b WHERE b.id = v.id";
+
+    fn tail(_: DbBackend) -> &'static str {
+        "CROSS JOIN bdk AS b WHERE b.id = v.id"
+    }
 
     fn bind<'a>(keys: impl Iterator<Item = &'a BdkId>) -> Rows {
         let mut rows = Rows::new(&[("id", Kind::Text)]);

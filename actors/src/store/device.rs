@@ -149,7 +149,10 @@ impl Lookup for ByKsn {
     const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT d.* FROM";
-    const TAIL: &'static str = "CROSS JOIN device AS d WHERE d.ksn_device = v.ksn_device";
+
+    fn tail(_: DbBackend) -> &'static str {
+        "CROSS JOIN device AS d WHERE d.ksn_device = v.ksn_device"
+    }
 
     fn bind<'a>(keys: impl Iterator<Item = &'a String>) -> Rows {
         let mut rows = Rows::new(&[("ksn_device", Kind::Text)]);

@@ -10,7 +10,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
-use sea_orm::{ConnectionTrait, QueryResult};
+use sea_orm::{ConnectionTrait, DbBackend, QueryResult};
 use tokio::sync::{mpsc, oneshot};
 
 use super::bulk::{Rows, Select};
@@ -48,7 +48,7 @@ pub(super) trait Lookup: 'static {
     /// The statement, up to and with `FROM`; the keys follow as `v`.
     const HEAD: &'static str;
     /// What follows the keys.
-    const TAIL: &'static str;
+    fn tail(backend: DbBackend) -> &'static str;
 
     /// The keys as rows to bind.
     fn bind<'a>(keys: impl Iterator<Item = &'a Self::Key>) -> Rows;
@@ -157,7 +157,7 @@ type Found<L> = HashMap<<L as Lookup>::Key, Result<<L as Lookup>::Found, Failure
 /// A row that cannot be read fails those who asked for it, and nobody else.
 async fn read<L: Lookup>(reading: &Pool, asked: &[Asked<L>]) -> Result<Found<L>, Failure> {
     let keys = L::bind(asked.iter().map(|asked| &asked.key));
-    let select = Select::new(L::HEAD, keys, L::TAIL);
+    let select = Select::new(L::HEAD, keys, L::tail(reading.backend()));
     let Some(statement) = select.statement(reading.backend()) else { return Ok(HashMap::new()) };
     let statement = &statement;
     let rows = reading.read(|db| async move { db.query_all_raw(statement.clone()).await }).await?;

@@ -75,7 +75,10 @@ impl Lookup for ById {
     const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT m.* FROM";
-    const TAIL: &'static str = "CROSS JOIN merchant AS m WHERE m.id = v.id";
+
+    fn tail(_: DbBackend) -> &'static str {
+        "CROSS JOIN merchant AS m WHERE m.id = v.id"
+    }
 
     fn bind<'a>(keys: impl Iterator<Item = &'a MerchantId>) -> Rows {
         let mut rows = Rows::new(&[("id", Kind::Text)]);

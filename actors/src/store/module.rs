@@ -1,7 +1,7 @@
 //! Comm modules: whose they are, and the certificate each is known by.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, FromQueryResult, QueryOrder, QueryResult};
+use sea_orm::{ActiveValue::Set, DbBackend, FromQueryResult, QueryOrder, QueryResult};
 use warifu_core::merchant::{MerchantId, ModuleId};
 
 use super::bulk::{Kind, Rows};
@@ -89,7 +89,10 @@ impl Lookup for ByCertificate {
     const TRUTH: Truth = Truth::Registry;
 
     const HEAD: &'static str = "SELECT m.* FROM";
-    const TAIL: &'static str = "CROSS JOIN module AS m WHERE m.certificate_sha256 = v.certificate_sha256";
+
+    fn tail(_: DbBackend) -> &'static str {
+        "CROSS JOIN module AS m WHERE m.certificate_sha256 = v.certificate_sha256"
+    }
 
     fn bind<'a>(keys: impl Iterator<Item = &'a [u8; 32]>) -> Rows {
         let mut rows = Rows::new(&[("certificate_sha256", Kind::Text)]);

@@ -107,7 +107,8 @@ impl Store {
         Ok(row.map(TokenRecord::of).transpose()?)
     }
 
-    /// Tokens of a merchant that are of a generation, in their order, after one of them; at most `limit`.
+    /// Tokens of a merchant that are of a generation, in their order, after one of them; at most `limit`. However many others
+    /// lie between, no statement reads more than that.
     pub async fn tokens_of(
         &self,
         merchant: &MerchantId,
@@ -115,28 +116,48 @@ impl Store {
         after: Option<&Token>,
         limit: u64,
     ) -> Result<Vec<TokenRecord>, StoreError> {
-        let select = row::Entity::find()
-            .filter(row::Column::MerchantId.eq(merchant.as_str()))
-            .filter(row::Column::Token.gt(after.map_or("", Token::as_str)))
-            .filter(row::Column::VaultGeneration.eq(i64::from(generation.number())))
-            .order_by_asc(row::Column::Token)
-            .limit(limit);
-        let rows = self.all(select).await?;
-        Ok(rows.into_iter().map(TokenRecord::of).collect::<Result<_, _>>()?)
+        let mut after = after.map_or_else(String::new, |after| after.as_str().to_owned());
+        let number = i64::from(generation.number());
+        let mut found = Vec::new();
+        loop {
+            let select = row::Entity::find()
+                .filter(row::Column::MerchantId.eq(merchant.as_str()))
+                .filter(row::Column::Token.gt(after.as_str()))
+                .order_by_asc(row::Column::Token)
+                .limit(limit);
+            let rows = self.all(select).await?;
+            let Some(last) = rows.last() else { return Ok(found) };
+            after.clone_from(&last.token);
+            for row in rows.into_iter().filter(|row| row.vault_generation == number) {
+                found.push(TokenRecord::of(row)?);
+                if u64::try_from(found.len()).is_ok_and(|found| found >= limit) {
+                    return Ok(found);
+                }
+            }
+        }
     }
 
-    /// How many tokens a merchant has of a generation. Every token of the merchant is looked at.
+    /// How many tokens a merchant has of a generation. Every token of the merchant is looked at, a part at a time.
     pub async fn count_tokens_of(&self, merchant: &MerchantId, generation: VaultGeneration) -> Result<u64, StoreError> {
-        let statement = Statement::from_sql_and_values(
-            self.backend(),
-            "SELECT count(*) AS n FROM token WHERE merchant_id = $1 AND vault_generation = $2",
-            [merchant.as_str().into(), i64::from(generation.number()).into()],
-        );
-        let statement = &statement;
-        let row = self.reading_pool().read(|db| async move { db.query_one_raw(statement.clone()).await }).await?;
-        let row = row.ok_or(StoreError::Corrupt("a count"))?;
-        let tokens = row.try_get::<i64>("", "n").map_err(Failure::from)?;
-        Ok(u64::try_from(tokens).unwrap_or_default())
+        const PART: i64 = 50_000;
+        let (mut tokens, mut after) = (0, String::new());
+        loop {
+            let statement = Statement::from_sql_and_values(
+                self.backend(),
+                "SELECT count(CASE WHEN part.vault_generation = $3 THEN 1 END) AS n, max(part.token) AS last FROM \
+                 (SELECT token, vault_generation FROM token WHERE merchant_id = $1 AND token > $2 ORDER BY token \
+                 LIMIT $4) AS part",
+                [merchant.as_str().into(), after.as_str().into(), i64::from(generation.number()).into(), PART.into()],
+            );
+            let statement = &statement;
+            let row = self.reading_pool().read(|db| async move { db.query_one_raw(statement.clone()).await }).await?;
+            let row = row.ok_or(StoreError::Corrupt("a count"))?;
+            tokens += row.try_get::<i64>("", "n").map_err(Failure::from)?;
+            match row.try_get::<Option<String>>("", "last").map_err(Failure::from)? {
+                Some(last) => after = last,
+                None => return Ok(u64::try_from(tokens).unwrap_or_default()),
+            }
+        }
     }
 
     /// Forgets up to `limit` fingerprints that the keys of a generation made at a merchant, and tells how many they were.
@@ -215,7 +236,10 @@ impl Lookup for ByFingerprint {
     const TRUTH: Truth = Truth::Always;
 
     const HEAD: &'static str = SELECT_CARD;
-    const TAIL: &'static str = SAME_CARD;
+
+    fn tail(backend: DbBackend) -> &'static str {
+        same_card(backend)
+    }
 
     fn bind<'a>(keys: impl Iterator<Item = &'a Self::Key>) -> Rows {
         let mut rows = Rows::new(&[("merchant_id", Kind::Text), ("fingerprint", Kind::Bytes)]);
@@ -234,9 +258,20 @@ impl Lookup for ByFingerprint {
 
 /// What is read of a token by the fingerprint of its card.
 const SELECT_CARD: &str = "SELECT t.merchant_id, t.token, v.fingerprint, t.masked_pan, t.brand FROM";
-/// Fingerprints of all generations are numbers nobody can hit by chance: whichever column has one has the card.
-const SAME_CARD: &str = "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id \
-                         AND (t.fingerprint_odd = v.fingerprint OR t.fingerprint_even = v.fingerprint)";
+/// Fingerprints of all generations are numbers nobody can hit by chance: whichever column has one has the card. PostgreSQL
+/// uses the columns' indexes only where each is asked for by itself.
+const fn same_card(backend: DbBackend) -> &'static str {
+    match backend {
+        DbBackend::Sqlite => {
+            "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id \
+             AND (t.fingerprint_odd = v.fingerprint OR t.fingerprint_even = v.fingerprint)"
+        }
+        _ => {
+            "CROSS JOIN LATERAL (SELECT * FROM token WHERE merchant_id = v.merchant_id AND fingerprint_odd = v.fingerprint \
+             UNION ALL SELECT * FROM token WHERE merchant_id = v.merchant_id AND fingerprint_even = v.fingerprint) AS t"
+        }
+    }
+}
 
 /// A token a batch asks for by the fingerprint of its card.
 pub(super) struct Found {
@@ -246,7 +281,7 @@ pub(super) struct Found {
 }
 
 /// By fingerprint, and by digits.
-pub(super) fn selects(wanted: &Wanted<'_>) -> [Select; 2] {
+pub(super) fn selects(backend: DbBackend, wanted: &Wanted<'_>) -> [Select; 2] {
     let mut by_fingerprint = Rows::new(&[("merchant_id", Kind::Text), ("fingerprint", Kind::Bytes)]);
     for (merchant, fingerprint) in &wanted.fingerprints {
         by_fingerprint.push([merchant.as_str().into(), fingerprint.to_vec().into()]);
@@ -257,7 +292,7 @@ pub(super) fn selects(wanted: &Wanted<'_>) -> [Select; 2] {
     }
     let same_digits = "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.token = v.token";
     [
-        Select::new(SELECT_CARD, by_fingerprint, SAME_CARD),
+        Select::new(SELECT_CARD, by_fingerprint, same_card(backend)),
         Select::new("SELECT t.merchant_id, t.token FROM", by_token, same_digits),
     ]
 }

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
+use sea_orm::{ConnectionTrait, Database, DatabaseConnection, Statement};
 use tempfile::TempDir;
 use uuid::Uuid;
 use warifu_actors::record::{Kind, Record};
@@ -143,6 +143,19 @@ impl Stage {
         let outside = self.place.outside().await;
         outside.execute_unprepared(sql).await.unwrap();
         outside.close().await.unwrap();
+    }
+
+    /// Blocks of the table of tokens and of its indexes that PostgreSQL has looked at until now. Sessions tell of it now and
+    /// then, and when they end.
+    pub(crate) async fn blocks_of_tokens(&self) -> i64 {
+        tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+        let outside = self.place.outside().await;
+        let sql = "SELECT heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit AS n FROM pg_statio_user_tables \
+                   WHERE relname = 'token'";
+        let row = outside.query_one_raw(Statement::from_string(outside.get_database_backend(), sql)).await.unwrap();
+        let blocks = row.unwrap().try_get("", "n").unwrap();
+        outside.close().await.unwrap();
+        blocks
     }
 
     /// Hashes every record of a log again and compares with what the store keeps of the tree.

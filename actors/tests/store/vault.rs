@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use sea_orm::{ConnectionTrait, Statement};
 use warifu_actors::record::Kind;
 use warifu_actors::store::job::{Rejection, Take};
+use warifu_actors::store::probe::fill_tokens;
 use warifu_actors::store::{
     Fingerprints, Registry, Resealed, SchemaState, Store, StoreError, TokenRecord, VaultGenerationRecord,
     VaultGenerationState, VaultStage,
@@ -15,7 +16,7 @@ use warifu_core::merchant::MerchantId;
 use warifu_hsm::{SealedPan, VaultGeneration};
 
 use crate::support::{
-    AT_MS, Stage, candidate, done, everywhere, fingerprint_of, job, log, record, take, taken, vault_key,
+    AT_MS, Stage, candidate, done, everywhere, fingerprint_of, job, log, on_postgres, record, take, taken, vault_key,
 };
 
 const FIRST: VaultGeneration = VaultGeneration::FIRST;
@@ -188,6 +189,8 @@ async fn nothing_new_is_sealed_under_keys_a_vault_has_left() {
 /// Two servers take new cards under keys they learned a while ago, while a vault moves twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_with_an_old_view_leave_nothing_behind() {
+    /// Cards under one view.
+    const VIEW: u32 = 200;
     everywhere(|stage| async move {
         let registry = stage.store.registry(log("cli"));
         let over = Arc::new(AtomicBool::new(false));
@@ -197,15 +200,15 @@ async fn servers_with_an_old_view_leave_nothing_behind() {
             let over = Arc::clone(&over);
             tokio::spawn(async move {
                 let (mut given, mut refused) = (0, 0);
-                for counter in 1..4000_u32 {
+                for counter in 1..400_u32 {
                     if over.load(Ordering::Relaxed) {
                         break;
                     }
-                    // Seen once in sixteen.
+                    // Seen once in many.
                     let mut seen = store.merchant(&shop()).await.unwrap().unwrap().vault.stage();
-                    for step in 0..16_u32 {
-                        let number = u64::from(device) * 1_000_000 + u64::from(counter * 16 + step);
-                        let asked = take(&format!("c{number}"), device, counter * 16 + step + 1, 0, number);
+                    for step in 0..VIEW {
+                        let number = u64::from(device) * 1_000_000 + u64::from(counter * VIEW + step);
+                        let asked = take(&format!("c{number}"), device, counter * VIEW + step + 1, 0, number);
                         let as_seen = |seen: VaultStage, asked: Take| match seen.moving {
                             true => moving(seen.generation, number, asked),
                             false => resting(seen.generation, number, asked),
@@ -378,4 +381,31 @@ async fn tokens_of_the_version_before_are_kept_and_can_be_rotated() {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+/// Among many thousand others, in both columns' indexes: a look-up that reads its way to a card would stop a shop.
+#[tokio::test]
+async fn postgres_looks_a_card_up_by_key_among_many() {
+    const MANY: u64 = 60_000;
+    on_postgres(|stage| async move {
+        let registry = stage.store.registry(log("cli"));
+        fill_tokens(&stage.place.url, &shop(), MANY, |_| ()).await.unwrap();
+        taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
+        begin(&registry, FIRST.next()).await;
+        taken(done(&stage.writer, job(moving(FIRST.next(), 2, take("r2", 0, 2, 0, 2)))).await);
+        // Another server knows nothing yet, and reads.
+        let (store, writer) = stage.second("two").await;
+        let before = stage.blocks_of_tokens().await;
+        for card in [1, 2, 3] {
+            let known = moving(FIRST.next(), card, take("unused", 1, 1, 0, 0)).fingerprints;
+            assert_eq!(store.knows_card(&shop(), &known).await.unwrap(), card != 3);
+            // Refused from memory, and so read in its transaction: the counter was used.
+            let asked = moving(FIRST.next(), card, take(&format!("again-{card}"), 0, 1, 0, 50 + card));
+            assert_eq!(done(&writer, job(asked)).await, Err(Rejection::Replayed));
+        }
+        store.close().await;
+        let blocks = stage.blocks_of_tokens().await - before;
+        assert!(blocks < 300, "{blocks} blocks were looked at for three cards");
+    })
+    .await;
 }

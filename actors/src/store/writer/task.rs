@@ -435,7 +435,7 @@ impl<'a> Stuck<'a> {
 /// Reads everything a batch names, and locks what it may change.
 async fn read(txn: &DatabaseTransaction, wanted: &Wanted<'_>) -> Result<View, Failure> {
     let backend = txn.get_database_backend();
-    let [by_fingerprint, by_digits] = token::selects(wanted);
+    let [by_fingerprint, by_digits] = token::selects(backend, wanted);
     // What is locked comes first: the others must be read as they are once the locks are held.
     let selects = [
         device::select_locked(backend, wanted.devices.iter().copied()),
