@@ -50,6 +50,7 @@ impl From<StoreError> for Refused {
             StoreError::Stopped => Refusal::Draining,
             StoreError::Corrupt(_)
             | StoreError::Exists(_)
+            | StoreError::InUse(_)
             | StoreError::NotFound(_)
             | StoreError::IllegalMove(_)
             | StoreError::IllegalKeyMove(_) => Refusal::Internal,

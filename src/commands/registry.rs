@@ -72,6 +72,7 @@ impl<T> Stored<T> for Result<T, StoreError> {
         let exit = match &self {
             Err(
                 StoreError::Exists(_)
+                | StoreError::InUse(_)
                 | StoreError::NotFound(_)
                 | StoreError::IllegalMove(_)
                 | StoreError::IllegalKeyMove(_),

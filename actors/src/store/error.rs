@@ -40,6 +40,9 @@ pub enum StoreError {
     /// The registry has it already.
     #[error("the {0} is registered already")]
     Exists(&'static str),
+    /// Something else needs it.
+    #[error("the {0} is still needed")]
+    InUse(&'static str),
     /// The registry does not have it.
     #[error("there is no such {0}")]
     NotFound(&'static str),

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use sea_orm::entity::prelude::*;
-use sea_orm::sea_query::Expr;
-use sea_orm::{ActiveValue::Set, DbBackend, FromQueryResult, QueryOrder, QueryResult};
+use sea_orm::sea_query::{Condition, Expr};
+use sea_orm::{ActiveValue::Set, DbBackend, FromQueryResult, QueryOrder, QueryResult, QuerySelect};
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::LastFour;
 use warifu_hsm::{VaultGeneration, WrappedVaultKey};
@@ -132,6 +132,28 @@ pub(super) fn vaults(rows: &[QueryResult]) -> Result<HashMap<MerchantId, Accepte
         Ok((merchant.id, merchant.vault.accepted()))
     };
     rows.iter().map(vault).collect()
+}
+
+/// Whether a merchant's vault is at rest under a generation, and keeps it so until the transaction's end.
+pub(super) async fn rests(
+    db: &impl ConnectionTrait,
+    id: &MerchantId,
+    generation: VaultGeneration,
+) -> Result<bool, Failure> {
+    let select = row::Entity::find_by_id(id.as_str())
+        .filter(row::Column::VaultGeneration.eq(i64::from(generation.number())))
+        .filter(row::Column::FormerVaultKey.is_null());
+    Ok(select.lock_shared().one(db).await?.is_some())
+}
+
+/// Whether any vault needs the keys of a generation.
+pub(super) async fn needs_generation(db: &impl ConnectionTrait, generation: VaultGeneration) -> Result<bool, Failure> {
+    let number = i64::from(generation.number());
+    let moves_from = Condition::all()
+        .add(row::Column::VaultGeneration.eq(number + 1))
+        .add(row::Column::FormerVaultKey.is_not_null());
+    let needs = Condition::any().add(row::Column::VaultGeneration.lte(number)).add(moves_from);
+    Ok(row::Entity::find().filter(needs).limit(1).one(db).await?.is_some())
 }
 
 /// Gives a merchant's vault the key of the next generation, beside the one it has; `false` if it is not at rest under `from`.

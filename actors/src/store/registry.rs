@@ -17,7 +17,7 @@ use super::key_proposal::{self, KeyProposal};
 use super::merchant::MerchantRecord;
 use super::module::{ModuleRecord, ModuleState};
 use super::token::{self, Resealed};
-use super::vault::{self, VaultGenerationRecord};
+use super::vault::{self, VaultGenerationRecord, VaultGenerationState};
 use super::{Store, bulk, lease, merchant, module};
 use crate::record::{Kind, Record};
 
@@ -101,7 +101,7 @@ impl Registry {
     /// Registers a merchant. Its `created_at_ms` is the time of the record too.
     ///
     /// # Errors
-    /// `Exists` if the id is taken.
+    /// `Exists` if the id is taken, `NotFound` if its vault key is not of the newest generation.
     pub async fn register_merchant(&self, new: &MerchantRecord) -> Result<(), StoreError> {
         self.make(Change::NewMerchant(new), new.created_at_ms).await
     }
@@ -204,7 +204,8 @@ impl Registry {
     /// same keys are told apart by when they began.
     ///
     /// # Errors
-    /// `Exists` if it is not as it was seen any more, or its life has no such move.
+    /// `Exists` if it is not as it was seen any more, or its life has no such move; `InUse` if it would be destroyed and a
+    /// merchant's vault needs it.
     pub async fn note_vault_generation(
         &self,
         seen: Option<&VaultGenerationRecord>,
@@ -314,7 +315,10 @@ impl Registry {
 impl Change<'_> {
     async fn apply(&self, txn: &DatabaseTransaction, at_ms: i64) -> Result<(), Undone> {
         match self {
-            Self::NewMerchant(new) => merchant::insert(txn, new).await?,
+            Self::NewMerchant(new) => {
+                known(vault::is_newest(txn, new.vault.key.generation).await?, "vault generation for new merchants")?;
+                merchant::insert(txn, new).await?;
+            }
             Self::NewModule(new) => {
                 known(merchant::exists(txn, &new.merchant).await?, "merchant")?;
                 module::insert(txn, new).await?;
@@ -354,6 +358,10 @@ impl Change<'_> {
             Self::VaultGeneration { seen: Some(seen), new } => {
                 if !seen.state.may_become(new.state) || !vault::update(txn, seen, new).await? {
                     return Err(Undone::Refused(StoreError::Exists("vault generation")));
+                }
+                let gone = new.state == VaultGenerationState::Destroyed;
+                if gone && merchant::needs_generation(txn, new.generation).await? {
+                    return Err(Undone::Refused(StoreError::InUse("vault generation")));
                 }
             }
             Self::BeginMove { merchant, from, to } => {

@@ -13,6 +13,7 @@ use super::bulk::{Kind, Rows, Select, Write};
 use super::decide::{CardView, NewToken, Wanted};
 use super::error::{Failure, StoreError};
 use super::lookup::{Lookup, Truth};
+use super::merchant;
 use super::vault::{self, Fingerprints, Parity};
 
 /// A token and what it stands for.
@@ -161,7 +162,7 @@ impl Store {
     }
 
     /// Forgets up to `limit` fingerprints that the keys of a generation made at a merchant, and tells how many they were.
-    /// Only where its vault has moved on.
+    /// Only while its vault is at rest under the next one: later the column is another generation's.
     pub async fn forget_fingerprints(
         &self,
         merchant: &MerchantId,
@@ -171,18 +172,19 @@ impl Store {
         let sql = match Parity::of(generation) {
             Parity::Odd => {
                 "UPDATE token SET fingerprint_odd = NULL WHERE merchant_id = $1 AND token IN (SELECT token FROM token \
-                 WHERE merchant_id = $1 AND fingerprint_odd IS NOT NULL LIMIT $2) AND EXISTS (SELECT 1 FROM merchant \
-                 WHERE id = $1 AND vault_generation > $3 AND former_vault_key IS NULL)"
+                 WHERE merchant_id = $1 AND fingerprint_odd IS NOT NULL LIMIT $2)"
             }
             Parity::Even => {
                 "UPDATE token SET fingerprint_even = NULL WHERE merchant_id = $1 AND token IN (SELECT token FROM token \
-                 WHERE merchant_id = $1 AND fingerprint_even IS NOT NULL LIMIT $2) AND EXISTS (SELECT 1 FROM merchant \
-                 WHERE id = $1 AND vault_generation > $3 AND former_vault_key IS NULL)"
+                 WHERE merchant_id = $1 AND fingerprint_even IS NOT NULL LIMIT $2)"
             }
         };
-        let values = [merchant.as_str().into(), i64::from(limit).into(), i64::from(generation.number()).into()];
+        let values = [merchant.as_str().into(), i64::from(limit).into()];
         let statement = Statement::from_sql_and_values(self.backend(), sql, values);
         let txn = self.begin().await?;
+        if !merchant::rests(&txn, merchant, generation.next()).await? {
+            return Ok(0);
+        }
         let done = txn.execute_raw(statement).await.map_err(Failure::from)?;
         txn.commit().await.map_err(Failure::from)?;
         Ok(done.rows_affected())
@@ -248,7 +250,7 @@ impl Lookup for ByFingerprint {
     }
 
     fn key(row: &QueryResult) -> Result<Self::Key, Failure> {
-        Ok((merchant(row)?, fingerprint(row.try_get("", "fingerprint")?)?))
+        Ok((merchant_of(row)?, fingerprint(row.try_get("", "fingerprint")?)?))
     }
 
     fn found(row: &QueryResult) -> Result<CardView, Failure> {
@@ -306,11 +308,11 @@ pub(super) fn found(rows: &[QueryResult]) -> impl Iterator<Item = Result<Found, 
 pub(super) fn taken(rows: &[QueryResult]) -> impl Iterator<Item = Result<(MerchantId, Token), Failure>> {
     rows.iter().map(|row| {
         let token = Token::parse(&row.try_get::<String>("", "token")?).map_err(|_| Failure::Corrupt("a token"))?;
-        Ok((merchant(row)?, token))
+        Ok((merchant_of(row)?, token))
     })
 }
 
-fn merchant(row: &QueryResult) -> Result<MerchantId, Failure> {
+fn merchant_of(row: &QueryResult) -> Result<MerchantId, Failure> {
     let merchant = MerchantId::parse(&row.try_get::<String>("", "merchant_id")?);
     merchant.map_err(|_| Failure::Corrupt("token.merchant_id"))
 }
@@ -386,7 +388,7 @@ impl Found {
     fn of(row: &QueryResult) -> Result<Self, Failure> {
         let Known { token, masked_pan, brand } = Known::from_query_result(row, "")?;
         Ok(Self {
-            merchant: merchant(row)?,
+            merchant: merchant_of(row)?,
             fingerprint: fingerprint(row.try_get("", "fingerprint")?)?,
             card: card(&token, &masked_pan, &brand)?,
         })

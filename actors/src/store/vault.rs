@@ -6,7 +6,7 @@
 //! vault moves.
 
 use sea_orm::entity::prelude::*;
-use sea_orm::{ActiveValue::Set, QueryOrder};
+use sea_orm::{ActiveValue::Set, QueryOrder, QuerySelect};
 use warifu_core::custody::KeyProof;
 use warifu_hsm::{Fingerprint, VaultGeneration, WrappedVaultKey};
 
@@ -185,6 +185,22 @@ impl Store {
     pub async fn vault_generations(&self) -> Result<Vec<VaultGenerationRecord>, StoreError> {
         let rows = self.all(row::Entity::find().order_by_asc(row::Column::Generation)).await?;
         Ok(rows.into_iter().map(VaultGenerationRecord::of).collect::<Result<_, _>>()?)
+    }
+}
+
+/// Whether new vaults are of this generation; it stays ready until the transaction's end. Where nobody has registered any,
+/// the first one is.
+pub(super) async fn is_newest(db: &impl ConnectionTrait, generation: VaultGeneration) -> Result<bool, Failure> {
+    let ready = row::Entity::find()
+        .filter(row::Column::State.eq(VaultGenerationState::Ready.name()))
+        .order_by_desc(row::Column::Generation)
+        .limit(1)
+        .lock_shared()
+        .one(db)
+        .await?;
+    match ready {
+        Some(newest) => Ok(newest.generation == i64::from(generation.number())),
+        None => Ok(generation == VaultGeneration::FIRST),
     }
 }
 

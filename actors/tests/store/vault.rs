@@ -8,15 +8,16 @@ use warifu_actors::record::Kind;
 use warifu_actors::store::job::{Rejection, Take};
 use warifu_actors::store::probe::fill_tokens;
 use warifu_actors::store::{
-    Fingerprints, Registry, Resealed, SchemaState, Store, StoreError, TokenRecord, VaultGenerationRecord,
-    VaultGenerationState, VaultStage,
+    Fingerprints, MerchantRecord, Registry, Resealed, SchemaState, Store, StoreError, TokenRecord, Vault,
+    VaultGenerationRecord, VaultGenerationState, VaultStage,
 };
 use warifu_core::custody::KeyProof;
 use warifu_core::merchant::MerchantId;
 use warifu_hsm::{SealedPan, VaultGeneration};
 
 use crate::support::{
-    AT_MS, Stage, candidate, done, everywhere, fingerprint_of, job, log, on_postgres, record, take, taken, vault_key,
+    AT_MS, Stage, candidate, done, everywhere, fingerprint_of, job, log, merchant, on_postgres, record, take, taken,
+    vault_key,
 };
 
 const FIRST: VaultGeneration = VaultGeneration::FIRST;
@@ -131,6 +132,9 @@ async fn a_card_keeps_its_token_through_two_rotations() {
             (fingerprints(&stage, "fingerprint_odd").await, fingerprints(&stage, "fingerprint_even").await),
             (6, 0)
         );
+        // A command that slept through a rotation forgets nothing: its column is another generation's now.
+        assert_eq!(stage.store.forget_fingerprints(&shop(), FIRST, 100).await.unwrap(), 0);
+        assert_eq!(fingerprints(&stage, "fingerprint_odd").await, 6);
         let merchant = stage.store.merchant(&shop()).await.unwrap().unwrap();
         assert_eq!((merchant.vault.key.clone(), merchant.vault.former.clone()), (vault_key(FIRST.next().next()), None));
         stage.check_log("one").await;
@@ -315,7 +319,27 @@ async fn a_move_is_begun_and_ended_once_and_in_order() {
         assert!(!note(Some(&again), &generation(Making, None, 9)).await, "keys that are in use are not made again");
         assert!(!note(Some(&ready), &generation(Ready, Some([9; 16]), 7)).await, "another key takes no key's place");
         assert_eq!(stage.store.vault_generations().await.unwrap(), std::slice::from_ref(&ready));
+        // Merchants come with the newest keys only, and keys some vault needs stay.
+        let newcomer =
+            |id: &str, generation| MerchantRecord { vault: Vault::of(vault_key(generation)), ..merchant(id) };
+        let late = registry.register_merchant(&newcomer("late", FIRST)).await;
+        assert!(matches!(late, Err(StoreError::NotFound(_))), "{late:?}");
+        registry.register_merchant(&newcomer("new", second)).await.unwrap();
         let gone = generation(Destroyed, Some([8; 16]), 7);
+        let needed = registry.note_vault_generation(Some(&ready), &gone, AT_MS).await;
+        assert!(matches!(needed, Err(StoreError::InUse(_))), "{needed:?}");
+        let all = stage.store.merchants().await.unwrap();
+        for it in &all {
+            for (from, to) in [(FIRST, second), (second, second.next())] {
+                if it.vault.key.generation <= from {
+                    registry.begin_vault_move(&it.id, &vault_key(from), &vault_key(to), AT_MS).await.unwrap();
+                    registry.close_vault_move(&it.id, to, AT_MS).await.unwrap();
+                    let still = registry.note_vault_generation(Some(&ready), &gone, AT_MS).await;
+                    assert!(matches!(still, Err(StoreError::InUse(_))), "{still:?}");
+                    registry.end_vault_move(&it.id, to, AT_MS).await.unwrap();
+                }
+            }
+        }
         assert!(note(Some(&ready), &gone).await);
         assert!(!note(Some(&gone), &ready).await);
     })

@@ -77,6 +77,8 @@ pub(super) fn update_key(
     let mut above = node(bdk, &DerivationData::initial_key(len, ik_id))?;
     for bit in (0..u32::BITS).rev() {
         above = node(*above, &DerivationData::node(len, ik_id, UPDATE_KEY_COUNTER << bit))?;
+        // One node at a time: slots hold few objects.
+        session.sweep()?;
     }
     let data = DerivationData::working_key(KeyUsage::KeyEncryption, KeyType::aes(len), ik_id, UPDATE_KEY_COUNTER);
     derive(session, *above, &data, Exposure::Never, &[CKA_SIGN])

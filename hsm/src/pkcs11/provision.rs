@@ -175,13 +175,15 @@ pub fn create_service_keys(slot: &Slot) -> Result<(), HsmError> {
     }
 }
 
-/// Makes the vault keys of a generation in the slot. Again after it was cut off, it makes the rest.
+/// Makes the vault keys of a generation in the slot.
 ///
 /// # Errors
-/// When the slot refuses.
+/// [`HsmError::KeyExists`] if either of their labels is taken: nothing is made then.
 pub fn create_vault_keys(slot: &Slot, generation: VaultGeneration) -> Result<(), HsmError> {
     let session = slot.writing_session()?;
     let _lookups = session.slot().module().lookups();
+    refuse_taken(&session, &vault_root_label(generation))?;
+    refuse_taken(&session, &fingerprint_label(generation))?;
     create_missing_vault_keys(&session, generation).map(drop)
 }
 

@@ -152,10 +152,14 @@ impl Ceremony {
                 return Err(witness.gave_up(&error).await?);
             }
         };
-        if let Err(error) = self.still_right(desk, spec, proof, &parts).await? {
+        let right = self.still_right(desk, spec, proof, &parts).await;
+        if !matches!(right, Ok(Ok(()))) {
             drop(key);
             leave(&witness, slot).await?;
-            return Err(witness.gave_up(&error).await?);
+            return match right? {
+                Err(error) => Err(witness.gave_up(&error).await?),
+                Ok(()) => Ok(None),
+            };
         }
         if let Err(failure) = self.register(&witness, spec, proof, Some(kcv), before).await {
             drop(key);
@@ -205,7 +209,7 @@ impl Ceremony {
         if !aes_bdk {
             return Ok((Place::Host, None));
         }
-        let (mut calls, cause) = (CallTally::default(), "tried whether the HSM combines components");
+        let mut calls = CallTally::default();
         let slot = match open_slot_counted(&witness.desk.config.hsm, &mut calls) {
             Ok(slot) => slot,
             Err(failure) => {
@@ -216,11 +220,11 @@ impl Ceremony {
         let combiner = slot.combiner(spec.len).or_exit(Exit::Hsm, "look whether the HSM combines components");
         match combiner {
             Ok(Some(combiner)) => {
-                witness.note_use(cause, &slot.take_calls()).await?;
+                witness.note_use("the HSM combines components", &slot.take_calls()).await?;
                 Ok((Place::Slot(Box::new(combiner), spec.id.clone()), Some(slot)))
             }
             other => {
-                witness.note_use(cause, &close(slot)).await?;
+                witness.note_use("the HSM does not combine components", &close(slot)).await?;
                 other.map(|_| (Place::Host, None))
             }
         }
@@ -396,12 +400,14 @@ fn close(slot: Slot) -> CallTally {
 
 /// Keeps a key that came into being in the slot, unless an earlier try did, and has the slot prove it.
 fn keep(slot: &Slot, spec: &BdkSpec, new: NewBdk, proof: KeyProof) -> Result<(), HsmError> {
-    if slot.is_vacant(Purpose::Bdk, &spec.id)? {
-        new.keep()?;
-    } else {
-        drop(new);
+    if !slot.is_vacant(Purpose::Bdk, &spec.id)? {
+        return prove(slot, Purpose::Bdk, spec, proof);
     }
-    prove(slot, Purpose::Bdk, spec, proof)
+    new.keep()?;
+    prove(slot, Purpose::Bdk, spec, proof).inspect_err(|_| {
+        // It was made a moment ago, and is not what it was made of.
+        let _ = provision::destroy_bdk(slot, &spec.id);
+    })
 }
 
 /// Has the slot prove that it holds this very key.

@@ -126,7 +126,8 @@ impl<'a> Witness<'a> {
     /// Writes down that it came to nothing, and says so.
     pub(in crate::commands) async fn gave_up(&self, error: &CeremonyError) -> Result<Failure, Failure> {
         self.note(Kind::CeremonyAbandoned, &error.to_string(), &CallTally::default()).await?;
-        Ok(Failure::new(Exit::Refused, format_args!("{error}; nothing was left behind")))
+        let exit = if matches!(error, CeremonyError::Hsm(_)) { Exit::Hsm } else { Exit::Refused };
+        Ok(Failure::new(exit, format_args!("{error}; nothing was left behind")))
     }
 
     /// Writes down that the HSM failed over it.

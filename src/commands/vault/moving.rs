@@ -27,8 +27,13 @@ pub(super) async fn move_all(desk: &Desk, standing: &Standing) -> Result<(), Fai
     let newest = standing.newest();
     let mut calls = CallTally::default();
     let opened = open_slot_counted(&desk.config.hsm, &mut calls);
-    note(desk, Kind::HsmSessionOpened, None, "opened to seal card numbers anew", &calls).await?;
-    let slot = opened?;
+    let slot = match opened {
+        Ok(slot) => slot,
+        Err(failure) => {
+            note(desk, Kind::HsmFailed, None, "to seal card numbers anew", &calls).await?;
+            return Err(failure);
+        }
+    };
     let moved = Mover::move_all(desk, standing, &slot).await;
     let mut calls = slot.take_calls();
     calls.add(&close_slot(slot));
@@ -76,7 +81,10 @@ impl<'a> Mover<'a> {
         let session = slot.session_with(&[], &vaults).or_exit(Exit::Hsm, "open a session")?;
         let mut mover = Self { desk, session, unwritten: CallTally::default(), newest, kept: Vec::new() };
         let moved = mover.move_each(&standing.merchants).await;
-        let owed = mover.owe("session closed").await;
+        let owed = match &moved {
+            Ok(_) => mover.owe(Kind::HsmSessionOpened, "card numbers were sealed anew").await,
+            Err(_) => mover.owe(Kind::HsmFailed, "sealing card numbers anew was given up").await,
+        };
         let tokens = moved?;
         owed?;
         match mover.kept.is_empty() {
@@ -118,10 +126,10 @@ impl<'a> Mover<'a> {
     }
 
     /// Writes down calls that are in no other record.
-    async fn owe(&mut self, cause: &str) -> Result<(), Failure> {
+    async fn owe(&mut self, kind: Kind, cause: &str) -> Result<(), Failure> {
         let mut calls = self.unwritten.take();
         calls.add(&self.session.take_calls());
-        note(self.desk, Kind::HsmSessionOpened, None, cause, &calls).await
+        note(self.desk, kind, None, cause, &calls).await
     }
 
     /// Gives a vault at rest its next key, beside the one it has.
@@ -141,9 +149,14 @@ impl<'a> Mover<'a> {
         self.forget(id, from.generation.former()).await?;
         let key = self.session.create_vault_key(self.newest).or_exit(Exit::Hsm, "make the merchant's vault key");
         let kind = if key.is_ok() { Kind::VaultKeyCreated } else { Kind::HsmFailed };
-        note(self.desk, kind, Some(id), "a vault's next key", &self.session.take_calls()).await?;
+        let calls = self.session.take_calls();
+        let noted = note(self.desk, kind, Some(id), "a vault's next key", &calls).await;
+        if noted.is_err() {
+            self.unwritten.add(&calls);
+        }
+        noted?;
         let begun = self.desk.registry.begin_vault_move(id, from, &key?, now_ms()).await;
-        begun.stored("give the merchant's vault its next key")
+        begun.stored("give the merchant's vault its next key; if another command does the same, let it finish")
     }
 
     /// Brings a vault that moves to rest; tells how many card numbers were sealed anew.
@@ -153,11 +166,15 @@ impl<'a> Mover<'a> {
         if let Vault { key: to, former: Some(from), accepts } = vault {
             if *accepts < to.generation {
                 let closed = self.desk.registry.close_vault_move(id, to.generation, now_ms()).await;
-                closed.stored("close the merchant's vault for its former key")?;
+                closed.stored(
+                    "close the merchant's vault for its former key; if another command does the same, let it finish",
+                )?;
             }
             moved = self.reseal_all(merchant, from, to).await?;
             let ended = self.desk.registry.end_vault_move(id, to.generation, now_ms()).await;
-            ended.stored("throw the merchant's former vault key away")?;
+            ended.stored(
+                "throw the merchant's former vault key away; if another command does the same, let it finish",
+            )?;
             remark(format_args!("{id}: {moved} card numbers sealed anew, generation {}", to.generation));
         }
         self.forget(id, self.newest.former()).await?;

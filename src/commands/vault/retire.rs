@@ -52,7 +52,11 @@ impl Retire {
         let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
         let text = witness.transcript(DESTROYED, attended, None, old.proof)?;
         let (destroyed, calls) = hsm::use_once(&desk.config.hsm, "destroy the vault keys", |slot, session| {
-            provision::destroy_vault_keys(slot, old.generation)?;
+            // And those of a command that was cut off.
+            let gone = standing.generations.iter().filter(|known| known.state == VaultGenerationState::Destroyed);
+            for generation in gone.map(|known| known.generation).chain([old.generation]) {
+                provision::destroy_vault_keys(slot, generation)?;
+            }
             Ok((session.sign(text.as_bytes())?, session.audit_public_key()?))
         });
         match destroyed {

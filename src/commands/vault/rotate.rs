@@ -2,8 +2,9 @@
 
 use clap::Args;
 use warifu_actors::store::{VaultGenerationRecord, VaultGenerationState};
-use warifu_hsm::VaultGeneration;
+use warifu_core::custody::KeyProof;
 use warifu_hsm::pkcs11::provision;
+use warifu_hsm::{CallTally, Hsm as _, VaultGeneration};
 
 use super::{Standing, moving, register_first};
 use crate::ceremony::MADE_IN_HSM;
@@ -11,8 +12,8 @@ use crate::commands::key::people::{People, still_admitted};
 use crate::commands::key::witness::{Attended, Subject, Witness};
 use crate::commands::output::remark;
 use crate::commands::registry::{Desk, Stored as _, now_ms};
-use crate::exit::{Exit, Failure};
-use crate::hsm;
+use crate::exit::{Attempt as _, Exit, Failure};
+use crate::hsm::{self, close_slot, open_slot_counted};
 
 #[derive(Args)]
 pub(super) struct Rotate {
@@ -65,11 +66,7 @@ impl Rotate {
             created_at_ms: now_ms(),
         };
         note(desk, begun, &making).await?;
-        let (made, calls) = hsm::use_once(&desk.config.hsm, "make the next vault keys", |slot, session| {
-            provision::destroy_vault_keys(slot, next)?;
-            provision::create_vault_keys(slot, next)?;
-            session.fingerprint_proof(next)
-        });
+        let (made, calls) = Self::make_keys(desk, &making, begun.is_some()).await;
         let proof = match made {
             Ok(proof) => proof,
             Err(failure) => {
@@ -94,6 +91,38 @@ impl Rotate {
         note(desk, Some(&making), &ready).await?;
         remark(words.rotation_begins());
         Ok(())
+    }
+
+    /// The keys themselves. What an earlier try left goes first: it was never in use.
+    async fn make_keys(
+        desk: &Desk,
+        making: &VaultGenerationRecord,
+        taken_up: bool,
+    ) -> (Result<KeyProof, Failure>, CallTally) {
+        let next = making.generation;
+        let mut calls = CallTally::default();
+        let slot = match open_slot_counted(&desk.config.hsm, &mut calls) {
+            Ok(slot) => slot,
+            Err(failure) => return (Err(failure), calls),
+        };
+        // The HSM may have taken its time: another command may have taken it up meanwhile, and be done.
+        let mine = match desk.store.vault_generations().await.stored("look whether the vault keys are still to be made")
+        {
+            Ok(known) if known.contains(making) => Ok(()),
+            Ok(_) => Err(Failure::new(Exit::Refused, "another command makes the vault keys")),
+            Err(failure) => Err(failure),
+        };
+        let make = || {
+            if taken_up {
+                provision::destroy_vault_keys(&slot, next)?;
+            }
+            provision::create_vault_keys(&slot, next)?;
+            slot.session(&[])?.fingerprint_proof(next)
+        };
+        let made = mine.and_then(|()| make().or_exit(Exit::Hsm, "make the next vault keys"));
+        calls.add(&slot.take_calls());
+        calls.add(&close_slot(slot));
+        (made, calls)
     }
 
     /// Makes sure that the slot has nothing under the next labels, and registers the first keys if nobody has.
