@@ -41,8 +41,16 @@ const POSTGRES_WRITER: [&str; 9] = [
     "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
 ];
 
-/// What each reading connection to PostgreSQL is told: one second less than its answer is waited for.
-const POSTGRES_READER: [&str; 1] = ["SET statement_timeout = '4s'"];
+/// What each reading connection to PostgreSQL is told: to go by key, as the writer, and to wait one second less than its
+/// answer is waited for.
+const POSTGRES_READER: [&str; 6] = [
+    "SET jit = off",
+    "SET enable_seqscan = off",
+    "SET enable_hashjoin = off",
+    "SET enable_mergejoin = off",
+    "SET plan_cache_mode = force_generic_plan",
+    "SET statement_timeout = '4s'",
+];
 
 /// The data store. Cheap to clone.
 #[derive(Clone)]

@@ -98,6 +98,8 @@ async fn sqlite_looks_every_row_of_a_batch_up_by_key() {
         let steps: Vec<String> = plan.iter().map(|row| row.try_get("", "detail").unwrap()).collect();
         let scans = steps.iter().filter(|step| step.starts_with("SCAN") && !step.contains("json_each"));
         assert_eq!(scans.count(), 0, "{sql}: {steps:?}");
+        // Half a key is all tokens of a merchant.
+        assert!(steps.iter().all(|step| !step.ends_with("(merchant_id=?)")), "{sql}: {steps:?}");
     }
 }
 

@@ -260,13 +260,14 @@ impl Lookup for ByFingerprint {
 
 /// What is read of a token by the fingerprint of its card.
 const SELECT_CARD: &str = "SELECT t.merchant_id, t.token, v.fingerprint, t.masked_pan, t.brand FROM";
-/// Fingerprints of all generations are numbers nobody can hit by chance: whichever column has one has the card. PostgreSQL
-/// uses the columns' indexes only where each is asked for by itself.
+/// Fingerprints of all generations are numbers nobody can hit by chance: whichever column has one has the card. Each database
+/// uses the columns' indexes only where each is asked for by itself, and each has its own way to be asked so.
 const fn same_card(backend: DbBackend) -> &'static str {
     match backend {
         DbBackend::Sqlite => {
-            "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id \
-             AND (t.fingerprint_odd = v.fingerprint OR t.fingerprint_even = v.fingerprint)"
+            "CROSS JOIN token AS t WHERE t.merchant_id = v.merchant_id AND t.token = COALESCE(\
+             (SELECT o.token FROM token AS o WHERE o.merchant_id = v.merchant_id AND o.fingerprint_odd = v.fingerprint), \
+             (SELECT e.token FROM token AS e WHERE e.merchant_id = v.merchant_id AND e.fingerprint_even = v.fingerprint))"
         }
         _ => {
             "CROSS JOIN LATERAL (SELECT * FROM token WHERE merchant_id = v.merchant_id AND fingerprint_odd = v.fingerprint \
