@@ -30,7 +30,7 @@ two cores.
 - **Ratios to the database** (aims: one caller at most 3 commits, 64 callers 0.8 or 2 times its rows). They are ratios to
   a disk. Where a commit takes 0.25 ms or more they are met; where it takes 0.14 ms, and a single row 0.1 ms, the processors,
   shared with the load, are the bound: 0.1 ms a card, four commits for one caller.
-- **1,000 cards a call** (aim: three times as fast as 64 callers, who have become faster too). 2.2 to 2.7 times. The next
+- **1,000 cards a call** (aim: three times as fast as 64 callers, who have become faster too). 2.0 to 2.7 times. The next
   part of an upload is opened while the one before becomes durable. What is left is mostly work for each card: its record, its
   rows as JSON (SQLite) or as arrays (PostgreSQL).
 - **Idle links** (aim: 20 KiB). 46 KiB, of which HTTP/2 keeps 24 (8 to read into, 16 to write from) that no setting of its
@@ -44,7 +44,7 @@ two cores.
   not seen for 10,000 frames is in no cache of the processor any more.
 - **Ten million stored tokens** (aim: at most 1.3 times the cost). A known card stays below it on both databases, a new one
   on PostgreSQL. On SQLite a new card writes to leaves of two trees at random places, which are no longer in its 64 MiB of
-  cache: 1.6 times. A larger cache moves that, and a table for each year would end it.
+  cache: 1.6 to 1.8 times. A larger cache moves that, and a table for each year would end it.
 ";
 
 fn main() -> Result<(), Box<dyn Error>> {
