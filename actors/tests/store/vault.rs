@@ -413,6 +413,8 @@ async fn postgres_looks_a_card_up_by_key_among_many() {
     const MANY: u64 = 60_000;
     on_postgres(|stage| async move {
         let registry = stage.store.registry(log("cli"));
+        // A vacuum that comes by itself looks at every block, and would be counted as ours.
+        stage.meddle("ALTER TABLE token SET (autovacuum_enabled = false)").await;
         fill_tokens(&stage.place.url, &shop(), MANY, |_| ()).await.unwrap();
         taken(done(&stage.writer, job(take("r1", 0, 1, 1, 1))).await);
         begin(&registry, FIRST.next()).await;
