@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -54,7 +53,6 @@ impl Load {
             .ca_certificate(Certificate::from_pem(read("ca.pem")?))
             .identity(identity)
             .domain_name("localhost");
-        let _: &Path = &folder.pki();
         Ok(Self { address, tls, client: None, devices: Vec::new(), requests: 0, cards: 0 })
     }
 

@@ -51,14 +51,18 @@ pub(super) struct Report {
 struct Line {
     what: String,
     median: Duration,
-    /// What it is read against, the ratio, and the least or most it should be.
+    /// What it is read against, the ratio, and what that should be.
     against: Option<(String, f64, Target)>,
 }
 
 #[derive(Clone, Copy)]
 enum Target {
+    /// The least rate.
     AtLeast(f64),
+    /// The most time.
     AtMost(f64),
+    /// Any rate: told for comparison.
+    Any,
 }
 
 impl Report {
@@ -86,7 +90,7 @@ impl Report {
             Row::Alone => Some((self.what(Row::Commit), self.ratio(row, Row::Commit), Target::AtMost(3.0))),
             Row::Known if self.postgres => rate(rows, Target::AtLeast(0.8)),
             Row::Known => rate(rows, Target::AtLeast(2.0)),
-            Row::New => rate(Some(Row::Known), Target::AtLeast(0.0)),
+            Row::New => rate(Some(Row::Known), Target::Any),
             Row::Together => rate(Some(Row::Known), Target::AtLeast(3.0)),
             Row::KnownStored { .. } => Some((self.what(Row::Known), self.ratio(row, Row::Known), Target::AtMost(1.3))),
             Row::NewStored { .. } => Some((self.what(Row::New), self.ratio(row, Row::New), Target::AtMost(1.3))),
@@ -137,6 +141,7 @@ impl Report {
                     Some((against, ratio, Target::AtMost(most))) => {
                         (json!(against), json!(ratio), Value::Null, json!(most))
                     }
+                    Some((against, ratio, Target::Any)) => (json!(against), json!(ratio), Value::Null, Value::Null),
                 };
                 json!({
                     "what": line.what,
@@ -173,11 +178,12 @@ impl fmt::Display for Report {
             match against {
                 None => writeln!(f)?,
                 Some((of, ratio, Target::AtLeast(least))) => {
-                    writeln!(f, "  {ratio:.2} x the rate of \"{of}\" (aim: {least:.1} or more)")?;
+                    writeln!(f, "  {ratio:.2} x the rate of \"{of}\" (aim: {least} or more)")?;
                 }
                 Some((of, ratio, Target::AtMost(most))) => {
-                    writeln!(f, "  {ratio:.2} x the time of \"{of}\" (aim: {most:.1} or less)")?;
+                    writeln!(f, "  {ratio:.2} x the time of \"{of}\" (aim: {most} or less)")?;
                 }
+                Some((of, ratio, Target::Any)) => writeln!(f, "  {ratio:.2} x the rate of \"{of}\"")?,
             }
         }
         if let Some(Links { count, a_second, bytes_each }) = &self.links {
