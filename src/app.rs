@@ -295,7 +295,11 @@ fn settings(config: &Config, posture: Posture, hsm: &Backend) -> Settings {
         hsm_found: hsm.found(),
         fault_limit: config.server.fault_limit,
         sign_every: config.audit.sign_every,
-        writer: WriterSettings { max_batch: config.store.max_batch, queue: config.store.queue },
+        writer: WriterSettings {
+            max_batch: config.store.max_batch,
+            queue: config.store.queue,
+            audit_key: hsm.audit_key(),
+        },
     }
 }
 

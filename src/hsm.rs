@@ -74,8 +74,8 @@ pub(crate) fn close_slot(slot: Slot) -> CallTally {
 
 /// The HSM of a server.
 pub(crate) enum Backend {
-    /// A slot, the door to it, and what was found of it.
-    Pkcs11 { slot: Slot, door: Arc<Door>, report: Box<Report> },
+    /// A slot, the door to it, what was found of it, and the public half of its audit key.
+    Pkcs11 { slot: Slot, door: Arc<Door>, report: Box<Report>, audit_key: [u8; 65] },
     /// Keys in this process: to measure the server beside them.
     Software(SoftwareSlot),
 }
@@ -94,10 +94,10 @@ impl Backend {
             None => {
                 let slot = open_slot_counted(&config.hsm, made)?;
                 let examined = examined(&slot, &config.bdks);
-                match examined.and_then(|report| has_vaults(&slot, &vaults).map(|()| report)) {
-                    Ok(report) => {
+                match examined.and_then(|report| Ok((report, own_keys(&slot, &vaults)?))) {
+                    Ok((report, audit_key)) => {
                         let door = Door::new(&slot, config.bdks.clone(), vaults);
-                        Ok(Self::Pkcs11 { slot, door, report: Box::new(report) })
+                        Ok(Self::Pkcs11 { slot, door, report: Box::new(report), audit_key })
                     }
                     Err(failure) => {
                         made.add(&slot.take_calls());
@@ -122,6 +122,14 @@ impl Backend {
         match self {
             Self::Pkcs11 { report, .. } => found(report),
             Self::Software(_) => Vec::new(),
+        }
+    }
+
+    /// The public half of the audit key; none of keys in this process, which sign for nobody after it.
+    pub(crate) fn audit_key(&self) -> Option<[u8; 65]> {
+        match self {
+            Self::Pkcs11 { audit_key, .. } => Some(*audit_key),
+            Self::Software(_) => None,
         }
     }
 
@@ -153,13 +161,15 @@ fn examined(slot: &Slot, bdks: &[BdkSpec]) -> Result<Report, Failure> {
     Ok(report)
 }
 
-/// Whether the slot has the vault keys that tokens are sealed and known by, and not others in their place.
-fn has_vaults(slot: &Slot, vaults: &[VaultSpec]) -> Result<(), Failure> {
-    let look = || -> Result<(), HsmError> {
+/// Makes sure of the vault keys that tokens are sealed and known by, and of no others in their place; gives the public half
+/// of the audit key.
+fn own_keys(slot: &Slot, vaults: &[VaultSpec]) -> Result<[u8; 65], Failure> {
+    let look = || -> Result<[u8; 65], HsmError> {
         let mut session = slot.session_with(&[], vaults)?;
-        vaults.iter().try_for_each(|spec| session.has_vault(spec.generation))
+        vaults.iter().try_for_each(|spec| session.has_vault(spec.generation))?;
+        session.audit_public_key()
     };
-    look().or_exit(Exit::Hsm, "find the vault keys")
+    look().or_exit(Exit::Hsm, "find the vault keys and the audit key")
 }
 
 /// What the audit log says of an examination.

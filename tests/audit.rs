@@ -178,6 +178,25 @@ async fn whoever_changes_the_stored_log_is_found_out_by_the_signed_head() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_goes_on_from_what_the_hsm_signed_and_from_nothing_else() {
+    let mut shop = after_a_day().await;
+    shop.serve(&Options::default()).await;
+    let said = fs::read_to_string(shop.server.dir().join("serve-1.log")).unwrap();
+    let lines = said.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let taken = lines.into_iter().find(|line| line["message"] == "the audit log is taken over").unwrap();
+    let [records, again] = ["records", "hashed_again"].map(|name| taken[name].as_u64().unwrap());
+    assert!(records > 30 && again < 8, "{taken}");
+    assert_eq!(shop.server.terminate(Duration::from_secs(15)), Some(0));
+
+    let url = format!("sqlite://{}", shop.server.dir().join("warifu.db").display());
+    database::execute(&url, "UPDATE audit_head SET at_ms = at_ms + 1 WHERE log = 'dev'").await;
+    let refused = shop.server.operate(&["serve", "--listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0"]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("its newest head was not signed by the audit key"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_writable_audit_log_no_frame_is_opened_and_with_it_again_all_are() {
     let mut shop = Shop::open().await;
     assert_eq!(shop.server.terminate(Duration::from_secs(15)), Some(0));

@@ -108,7 +108,7 @@ impl Answer<Sign> for Auditor {
         let (log, store, keys, signed) = (self.log.clone(), self.store.clone(), self.keys.clone(), self.signed.clone());
         let tree = log.writer().tree();
         // The record of the last signature itself is nothing new.
-        let is_new = tree.borrow().size > signed.borrow().saturating_add(1);
+        let is_new = tree.borrow().tree.size() > signed.borrow().saturating_add(1);
         let opening = (is_new && !self.is_proven()).then(|| self.open_window());
         async move {
             if !is_new {
@@ -117,21 +117,19 @@ impl Answer<Sign> for Auditor {
             if let Some(opening) = opening {
                 opening.await?;
             }
-            let state = *tree.borrow();
-            let head = TreeHead {
-                log: log.writer().log().to_string(),
-                size: state.size,
-                root: state.root,
-                at_ms: log.clock().now_ms(),
-            };
+            let tree = tree.borrow().tree.clone();
+            let size = tree.size();
+            let head =
+                TreeHead { log: log.writer().log().to_string(), size, root: tree.root(), at_ms: log.clock().now_ms() };
             let record = log.record(Kind::AuditSigned);
             let message = head.signed_bytes();
             let made = keys.ask(SignHead { message, record }).await.map_err(|error| error.refused)?;
-            let signed_head = SignedHead { head, signature: made.signature, public_key: made.public_key };
+            let signed_head =
+                SignedHead { head, signature: made.signature, public_key: made.public_key, tree: Some(tree) };
             let saved = store.save_head(&signed_head).await;
             log.write(vec![made.due], Vec::new()).await?;
             saved?;
-            signed.send_replace(state.size);
+            signed.send_replace(size);
             Ok(())
         }
     }

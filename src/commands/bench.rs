@@ -95,6 +95,9 @@ enum Keys {
 
 impl Bench {
     pub(crate) fn run(self) -> Result<(), Failure> {
+        if cfg!(debug_assertions) {
+            remark("warifu bench: this program was built without --release; its figures say nothing");
+        }
         let dir = match &self.folder {
             // It is removed at the end.
             Some(folder) if folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX)) => {

@@ -95,7 +95,7 @@ pub(super) async fn pulse(store: Store, log: AuditLog, auditor: Gate<Auditor>, u
             tracing::info!("the audit log can be written again");
         }
         up.send_if_modified(|up| std::mem::replace(up, answered) != answered);
-        let size = log.writer().tree().borrow().size;
+        let size = log.writer().tree().borrow().tree.size();
         metrics::gauge!("warifu_audit_records").set(f64::from(u32::try_from(size).unwrap_or(u32::MAX)));
     }
 }

@@ -117,7 +117,10 @@ impl House {
         calls: &CallTally,
         cause: &str,
     ) -> Result<(), StartError> {
-        let writer = store.start_writer(LogId::parse(instance)?, WriterSettings::default()).await?;
+        let log = LogId::parse(instance)?;
+        // The HSM is not there to be asked for its key. Nothing is signed over this record before a start that has asked.
+        let audit_key = store.newest_head(&log).await?.map(|signed| signed.public_key);
+        let writer = store.start_writer(log, WriterSettings { audit_key, ..WriterSettings::default() }).await?;
         let record = Record::new(clock.now_ms(), Kind::HsmFailed).with_calls(calls).because(cause);
         let written = writer.submit(Job { intent: Intent::Note, records: vec![record] });
         match tokio::time::timeout(FIRST_RECORDS, written).await {

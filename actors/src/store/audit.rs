@@ -6,7 +6,7 @@ use sea_orm::entity::prelude::*;
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{ActiveValue::Set, DatabaseTransaction, DbBackend, QueryOrder, QuerySelect, Statement};
 use warifu_core::audit::{Hash, Tree, TreeHead, leaf_hash};
-use warifu_hsm::Signature;
+use warifu_hsm::{Signature, verify_signature};
 
 use super::Store;
 use super::bulk::{Kind, Rows, Write};
@@ -63,6 +63,8 @@ pub struct SignedHead {
     pub signature: Signature,
     /// The key that made it: an uncompressed P-256 point.
     pub public_key: [u8; 65],
+    /// The tree it is the head of, to go on from; heads of earlier versions were kept without.
+    pub tree: Option<Tree>,
 }
 
 mod record {
@@ -118,6 +120,7 @@ mod head {
         pub at_ms: i64,
         pub signature: Vec<u8>,
         pub public_key: Vec<u8>,
+        pub frontier: Option<Vec<u8>>,
     }
 
     impl ActiveModelBehavior for ActiveModel {}
@@ -167,10 +170,13 @@ impl Store {
             at_ms: Set(signed(*at_ms)?),
             signature: Set(signed_head.signature.0.to_vec()),
             public_key: Set(signed_head.public_key.to_vec()),
+            frontier: Set(signed_head.tree.as_ref().map(frontier_bytes)),
         };
-        let again = OnConflict::columns([head::Column::Log, head::Column::Size])
-            .update_columns([head::Column::Root, head::Column::AtMs, head::Column::Signature, head::Column::PublicKey])
-            .to_owned();
+        let changed = {
+            use head::Column::{AtMs, Frontier, PublicKey, Root, Signature};
+            [Root, AtMs, Signature, PublicKey, Frontier]
+        };
+        let again = OnConflict::columns([head::Column::Log, head::Column::Size]).update_columns(changed).to_owned();
         let save = self.writing().ask(|db| {
             let insert = head::Entity::insert(row.clone()).on_conflict(again.clone());
             async move { insert.exec_without_returning(&db).await }
@@ -257,7 +263,7 @@ pub(super) fn append(log: &LogId, owner: Uuid, tree: &Tree, lines: &[String]) ->
             owner.into(),
             number(tree.size())?.into(),
             number(grown.size())?.into(),
-            grown.frontier().iter().flat_map(|hash| hash.0).collect::<Vec<u8>>().into(),
+            frontier_bytes(&grown).into(),
         ]);
     }
     // The frontier first: whoever is not the log's writer any more fails there, not on a record's key.
@@ -272,13 +278,19 @@ pub(super) fn append(log: &LogId, owner: Uuid, tree: &Tree, lines: &[String]) ->
 }
 
 fn resume(row: frontier::Model) -> Result<Tree, Failure> {
-    let corrupt = Failure::Corrupt("audit_frontier.frontier");
     let size = u64::try_from(row.size).map_err(|_| Failure::Corrupt("audit_frontier.size"))?;
-    let (hashes, rest) = row.frontier.as_chunks::<32>();
-    if !rest.is_empty() {
-        return Err(corrupt);
-    }
-    Tree::resume(size, hashes.iter().copied().map(Hash).collect()).ok_or(corrupt)
+    tree_of(size, &row.frontier).ok_or(Failure::Corrupt("audit_frontier.frontier"))
+}
+
+/// A tree's frontier as it is stored; its size stands beside it.
+fn frontier_bytes(tree: &Tree) -> Vec<u8> {
+    tree.frontier().iter().flat_map(|hash| hash.0).collect()
+}
+
+/// The inverse of [`frontier_bytes`]; none where the frontier is not of a tree of that size.
+fn tree_of(size: u64, frontier: &[u8]) -> Option<Tree> {
+    let (hashes, rest) = frontier.as_chunks::<32>();
+    rest.is_empty().then(|| Tree::resume(size, hashes.iter().copied().map(Hash).collect()))?
 }
 
 fn number(size: u64) -> Result<i64, Failure> {
@@ -294,17 +306,22 @@ fn unsigned(number: i64) -> Result<u64, StoreError> {
 }
 
 impl SignedHead {
+    /// Whether it was signed with the audit key whose public half this is.
+    pub fn is_of(&self, key: &[u8; 65]) -> bool {
+        self.public_key == *key && verify_signature(key, &self.head.signed_bytes(), &self.signature)
+    }
+
     fn of(row: head::Model) -> Result<Self, StoreError> {
+        let size = unsigned(row.size)?;
+        let root = Hash(row.root.try_into().map_err(|_| StoreError::Corrupt("audit_head.root"))?);
+        // Nothing has signed the frontier: one that does not give the root is as good as none.
+        let tree = row.frontier.and_then(|frontier| tree_of(size, &frontier)).filter(|tree| tree.root() == root);
         let signature = row.signature.try_into().map_err(|_| StoreError::Corrupt("audit_head.signature"))?;
         Ok(Self {
-            head: TreeHead {
-                log: row.log,
-                size: unsigned(row.size)?,
-                root: Hash(row.root.try_into().map_err(|_| StoreError::Corrupt("audit_head.root"))?),
-                at_ms: unsigned(row.at_ms)?,
-            },
+            head: TreeHead { log: row.log, size, root, at_ms: unsigned(row.at_ms)? },
             signature: Signature(signature),
             public_key: row.public_key.try_into().map_err(|_| StoreError::Corrupt("audit_head.public_key"))?,
+            tree,
         })
     }
 }

@@ -11,6 +11,7 @@ mod m0001_foundation;
 mod m0002_registry_generation;
 mod m0003_bdk;
 mod m0004_vault;
+mod m0005_head_frontier;
 
 /// Held while a process migrates a PostgreSQL database, so that two servers can start at once.
 const MIGRATION_LOCK: i64 = 0x7761_7269_6675;
@@ -27,6 +28,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0002_registry_generation::Step),
             Box::new(m0003_bdk::Step),
             Box::new(m0004_vault::Step),
+            Box::new(m0005_head_frontier::Step),
         ]
     }
 }

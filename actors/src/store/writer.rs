@@ -8,7 +8,7 @@ use std::future::Future;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
-use warifu_core::audit::Hash;
+use warifu_core::audit::Tree;
 
 use super::Store;
 use super::audit::LogId;
@@ -25,11 +25,14 @@ pub struct WriterSettings {
     pub max_batch: usize,
     /// Most jobs waiting; more are refused at once.
     pub queue: usize,
+    /// The HSM's audit key, an uncompressed P-256 point: records before the newest head it has signed are not hashed again
+    /// when a log is taken over. Without one all are.
+    pub audit_key: Option<[u8; 65]>,
 }
 
 impl Default for WriterSettings {
     fn default() -> Self {
-        Self { max_batch: 256, queue: 4096 }
+        Self { max_batch: 256, queue: 4096, audit_key: None }
     }
 }
 
@@ -42,12 +45,10 @@ pub struct Writer {
 }
 
 /// The audit log as it is durable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TreeState {
-    /// How many records.
-    pub size: u64,
-    /// The root over them.
-    pub root: Hash,
+    /// The tree over its records.
+    pub tree: Tree,
     /// When records last became durable; `None` before the first, and after a failure.
     pub last_durable_at: Option<Instant>,
 }
@@ -68,15 +69,16 @@ fn tell(caller: oneshot::Sender<Answer>, answer: Answer) {
 impl Store {
     /// Takes the audit log `log` over and starts to write. Whoever wrote to that log before cannot any more.
     ///
-    /// Every record is hashed again first: a log of millions takes seconds.
+    /// Every record that no head of [`WriterSettings::audit_key`] covers is hashed again first: millions take seconds.
     ///
     /// # Errors
-    /// `LogChanged` if the log is not the one that was left, or not the one its newest head was signed over.
+    /// `LogChanged` if the log is not the one that was left, or not the one its newest head was signed over, or if that
+    /// signature is not the audit key's.
     pub async fn start_writer(&self, log: LogId, settings: WriterSettings) -> Result<Writer, StoreError> {
         let owner = Uuid::new_v4();
-        let tree = self.take_over(&log, owner).await?;
+        let tree = self.take_over(&log, owner, settings.audit_key.as_ref()).await?;
         let (jobs, queue) = mpsc::channel(settings.queue.max(1));
-        let (told, state) = watch::channel(TreeState { size: tree.size(), root: tree.root(), last_durable_at: None });
+        let (told, state) = watch::channel(TreeState { tree: tree.clone(), last_durable_at: None });
         let task = task::Task::new(self.clone(), log.clone(), owner, tree, told);
         tokio::spawn(task.run(queue, settings.max_batch.max(1)));
         Ok(Writer { log, jobs, tree: state })

@@ -1,9 +1,10 @@
 //! The audit logs: whole, in order, and continued where they were left.
 
 use futures_util::future::join_all;
-use warifu_actors::store::{SignedHead, StoreError, TreeState, WriterSettings};
+use warifu_actors::store::{SignedHead, StoreError, WriterSettings};
 use warifu_core::audit::{Hash, Tree, TreeHead};
-use warifu_hsm::Signature;
+use warifu_hsm::software::SoftwareSlot;
+use warifu_hsm::{Hsm as _, Signature};
 
 use crate::support::{AT_MS, EACH, done, everywhere, job, log, note, take, taken};
 
@@ -12,6 +13,7 @@ fn head(size: u64, mark: u8) -> SignedHead {
         head: TreeHead { log: "one".to_owned(), size, root: Hash([mark; 32]), at_ms: AT_MS as u64 },
         signature: Signature([mark; 64]),
         public_key: [4; 65],
+        tree: None,
     }
 }
 
@@ -38,7 +40,7 @@ async fn a_log_goes_on_where_the_last_process_left_it() {
     everywhere(|stage| async move {
         for round in 1..=6_u32 {
             let (other, writer) = stage.second("two").await;
-            assert_eq!(writer.tree().borrow().size, u64::from(round - 1) * 3 * EACH as u64);
+            assert_eq!(writer.tree().borrow().tree.size(), u64::from(round - 1) * 3 * EACH as u64);
             for number in 0..3 {
                 let request = format!("r{round}-{number}");
                 taken(done(&writer, job(take(&request, 0, round * 3 + number, 1, 1))).await);
@@ -89,7 +91,7 @@ async fn a_writer_goes_on_from_no_other_log_than_its_own() {
             taken(done(&stage.writer, job(take(&format!("r{number}"), 0, number, 1, 1))).await);
             taken(done(&stage.second("two").await.1, job(take(&format!("x{number}"), 1, number, 1, 1))).await);
         }
-        let held = *stage.writer.tree().borrow();
+        let held = stage.writer.tree().borrow().clone();
         // A whole other log, with a frontier that fits it.
         stage.meddle("DELETE FROM audit_record WHERE log = 'one' AND seq >= 5").await;
         let mut rewritten = Tree::default();
@@ -105,8 +107,8 @@ async fn a_writer_goes_on_from_no_other_log_than_its_own() {
             assert!(matches!(answer, Err(StoreError::LogChanged(_))), "{answer:?}");
         }
         // Neither the tree that is signed nor the log has moved.
-        let now = *stage.writer.tree().borrow();
-        assert_eq!((now.size, now.root, now.last_durable_at), (held.size, held.root, None));
+        let now = stage.writer.tree().borrow().clone();
+        assert_eq!((now.tree, now.last_durable_at), (held.tree, None));
         assert_eq!(stage.store.tree(&log("one")).await.unwrap(), rewritten);
     })
     .await;
@@ -141,9 +143,9 @@ async fn a_log_that_is_not_the_signed_one_is_not_taken_over() {
             for _ in 0..4 {
                 done(&stage.writer, note()).await.unwrap();
             }
-            let TreeState { size, root, .. } = *stage.writer.tree().borrow();
-            let signed = SignedHead { head: TreeHead { size, root, ..head(0, 0).head }, ..head(0, 1) };
-            stage.store.save_head(&signed).await.unwrap();
+            let tree = stage.writer.tree().borrow().tree.clone();
+            let over = TreeHead { size: tree.size(), root: tree.root(), ..head(0, 0).head };
+            stage.store.save_head(&SignedHead { head: over, ..head(0, 1) }).await.unwrap();
             let (other, _writer) = stage.second("one").await;
             other.close().await;
             stage.meddle(meddling).await;
@@ -153,4 +155,74 @@ async fn a_log_that_is_not_the_signed_one_is_not_taken_over() {
         })
         .await;
     }
+}
+
+/// What is done to a log between two starts, and what the second start says of it: nothing where it goes on.
+type Meddling = (&'static str, Option<&'static str>);
+
+/// Four records, a head over them that an audit key has signed, two more records, meddling; then a writer that knows `key`
+/// or the one that signed.
+async fn after_a_signed_head(key: Option<[u8; 65]>, (meddling, wanted): Meddling) {
+    everywhere(|stage| async move {
+        let mut hsm = SoftwareSlot::new(Vec::new()).unwrap().session();
+        for _ in 0..4 {
+            done(&stage.writer, note()).await.unwrap();
+        }
+        let tree = stage.writer.tree().borrow().tree.clone();
+        let over = TreeHead { size: tree.size(), root: tree.root(), ..head(0, 0).head };
+        let signature = hsm.sign(&over.signed_bytes()).unwrap();
+        let public_key = hsm.audit_public_key().unwrap();
+        let signed = SignedHead { head: over, signature, public_key, tree: Some(tree) };
+        stage.store.save_head(&signed).await.unwrap();
+        assert!(stage.store.newest_head(&log("one")).await.unwrap() == Some(signed));
+        for _ in 0..2 {
+            done(&stage.writer, note()).await.unwrap();
+        }
+        stage.meddle(meddling).await;
+        let settings = WriterSettings { audit_key: key.or(Some(public_key)), ..WriterSettings::default() };
+        let again = stage.store.start_writer(log("one"), settings).await;
+        match (wanted, again) {
+            (None, Ok(writer)) => {
+                assert_eq!(writer.tree().borrow().tree.size(), 6);
+                done(&writer, note()).await.unwrap();
+                assert_eq!(stage.store.tree(&log("one")).await.unwrap().size(), 7);
+            }
+            (Some(wanted), Err(StoreError::LogChanged(why))) => assert!(why.contains(wanted), "{meddling}: {why}"),
+            (wanted, again) => panic!("{meddling}: {:?} instead of {wanted:?}", again.err()),
+        }
+    })
+    .await;
+}
+
+const OLD_RECORD: &str = "UPDATE audit_record SET record = '{}' WHERE log = 'one' AND seq = 1";
+
+#[tokio::test]
+async fn what_the_audit_key_signed_is_not_hashed_again() {
+    for meddling in [
+        ("SELECT 1", None),
+        (OLD_RECORD, None),
+        ("UPDATE audit_record SET record = '{}' WHERE log = 'one' AND seq = 4", Some("a record is not the one")),
+        ("DELETE FROM audit_record WHERE log = 'one' AND seq = 4", Some("records are missing")),
+        // A head that nobody signed stands for nothing, whatever it says.
+        ("UPDATE audit_head SET at_ms = at_ms + 1", Some("was not signed by the audit key")),
+        (
+            "UPDATE audit_head SET root = record.leaf FROM audit_record AS record WHERE record.seq = 0",
+            Some("not signed"),
+        ),
+        ("UPDATE audit_head SET frontier = NULL", None),
+    ] {
+        after_a_signed_head(None, meddling).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_audit_key_did_not_sign_is_hashed_again() {
+    for frontier in ["NULL", "record.leaf", "public_key"] {
+        let meddling = format!(
+            "UPDATE audit_head SET frontier = {frontier} FROM audit_record AS record WHERE record.seq = 0; {OLD_RECORD}"
+        );
+        after_a_signed_head(None, (meddling.leak(), Some("a record is not the one"))).await;
+    }
+    after_a_signed_head(Some([4; 65]), ("SELECT 1", None)).await;
+    after_a_signed_head(Some([4; 65]), (OLD_RECORD, Some("a record is not the one"))).await;
 }

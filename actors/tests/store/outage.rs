@@ -182,7 +182,7 @@ async fn a_lost_answer_to_a_commit_is_found_out() {
         // Once: one payment, one record of it, and the tree that is signed is the one that is stored.
         assert_eq!(stage.store.open_payments(&log("two")).await.unwrap().len(), 1);
         assert_eq!(stage.check_log("two").await.len(), 2 * EACH);
-        assert_eq!(writer.tree().borrow().root, stage.store.tree(&log("two")).await.unwrap().root());
+        assert_eq!(writer.tree().borrow().tree, stage.store.tree(&log("two")).await.unwrap());
         let Ok(Outcome::Repeated(again)) = done(&writer, job(new)).await else { panic!("it had not happened") };
         assert_eq!(again.payment.unwrap().id, id);
         assert_eq!(done(&writer, job(take("r2", 0, 1, 1, 1))).await, Err(Rejection::Replayed));
@@ -261,7 +261,7 @@ async fn a_row_somebody_keeps_locked_hurts_only_who_needs_it() {
 #[tokio::test]
 async fn a_lone_job_that_fails_tells_nothing_to_those_who_wait() {
     on_postgres(|stage| async move {
-        let settings = WriterSettings { max_batch: 1, queue: 100 };
+        let settings = WriterSettings { max_batch: 1, queue: 100, ..WriterSettings::default() };
         let writer = stage.store.start_writer(log("two"), settings).await.unwrap();
         let outside = stage.place.outside().await;
         let lock = outside.begin().await.unwrap();

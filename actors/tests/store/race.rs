@@ -135,7 +135,7 @@ async fn a_log_has_one_writer_and_the_newest_wins() {
 #[tokio::test]
 async fn a_full_queue_is_told_at_once() {
     on_postgres(|stage| async move {
-        let settings = WriterSettings { max_batch: 1, queue: 2 };
+        let settings = WriterSettings { max_batch: 1, queue: 2, ..WriterSettings::default() };
         let small = stage.store.start_writer(log("small"), settings).await.unwrap();
         // The task does not run before this one waits, so the queue fills.
         let [a, b, c] = [small.submit(note()), small.submit(note()), small.submit(note())];

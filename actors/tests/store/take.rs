@@ -317,9 +317,9 @@ async fn a_crowd_is_served_in_batches_and_each_gets_its_own_answer() {
             assert_eq!(stored, taken(answer.unwrap()));
         }
         assert_eq!(stage.check_log("one").await.len(), jobs as usize * EACH);
-        let state = *stage.writer.tree().borrow();
-        assert_eq!(state.size, u64::from(jobs) * EACH as u64);
-        assert_eq!(state.root, stage.store.tree(&log("one")).await.unwrap().root());
+        let state = stage.writer.tree().borrow().clone();
+        assert_eq!(state.tree.size(), u64::from(jobs) * EACH as u64);
+        assert_eq!(state.tree, stage.store.tree(&log("one")).await.unwrap());
         assert!(state.last_durable_at.is_some());
     })
     .await;
@@ -331,7 +331,7 @@ async fn a_lone_note_is_durable_when_it_is_answered() {
         assert_eq!(stage.writer.tree().borrow().last_durable_at, None);
         assert_eq!(done(&stage.writer, note()).await, Ok(Outcome::Noted));
         assert_eq!(stage.store.records(&log("one"), 0, 10).await.unwrap().len(), 1);
-        assert_eq!(stage.writer.tree().borrow().size, 1);
+        assert_eq!(stage.writer.tree().borrow().tree.size(), 1);
         // A job without records changes nothing and is answered all the same.
         let nothing = Job { intent: Intent::Note, records: Vec::new() };
         assert_eq!(done(&stage.writer, nothing).await, Ok(Outcome::Noted));

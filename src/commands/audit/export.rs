@@ -8,7 +8,6 @@ use sha2::{Digest as _, Sha256};
 use warifu_actors::record::Kind;
 use warifu_actors::store::audit::{LogId, SignedHead};
 use warifu_core::audit::{Tree, TreeHead, leaf_hash};
-use warifu_hsm::verify_signature;
 
 use super::format::{Entry, Extent, Head, Line, Preface, Seal, VERSION};
 use crate::commands::registry::{Desk, Stored as _, now_ms};
@@ -32,6 +31,14 @@ struct Walked {
     tree: Tree,
     /// Its records are all there, give the root its writer kept, and agree with the head signed last.
     sound: bool,
+}
+
+/// A head to be signed.
+struct Unsigned {
+    head: TreeHead,
+    tree: Tree,
+    /// The one signed last.
+    before: Option<SignedHead>,
 }
 
 /// What the HSM made.
@@ -68,10 +75,10 @@ pub(super) async fn export(desk: &Desk, out: &Path, force: bool) -> Result<Writt
             remarks.push(not_signed(log.as_str(), "its records are not those that were written"));
         } else if size > before.as_ref().map_or(0, |head| head.head.size) {
             let head = TreeHead { log: log.to_string(), size, root: walked.tree.root(), at_ms };
-            unsigned.push((head, before));
+            unsigned.push(Unsigned { head, tree: walked.tree, before });
         }
     }
-    let made = sign(desk, &unsigned, &mut file).await?;
+    let made = sign(desk, unsigned, &mut file).await?;
     made.written.or_exit(Exit::Usage, &failed)?;
     file.out.get_ref().sync_all().or_exit(Exit::Usage, &failed)?;
     for head in &made.heads {
@@ -132,14 +139,14 @@ async fn write_log(
 
 /// Has the HSM sign what it has not signed, and the whole file, and tells the audit log of it. A log whose last head
 /// is not of this HSM's key is another HSM's, or somebody has been at it: it is left as it is.
-async fn sign(desk: &Desk, unsigned: &[(TreeHead, Option<SignedHead>)], file: &mut Hashed) -> Result<Made, Failure> {
+async fn sign(desk: &Desk, unsigned: Vec<Unsigned>, file: &mut Hashed) -> Result<Made, Failure> {
     let (made, calls) = hsm::use_once(&desk.config.hsm, "have the HSM seal the export", |_, session| {
         let public_key = session.audit_public_key()?;
         let (mut heads, mut remarks) = (Vec::new(), Vec::new());
-        for (head, before) in unsigned {
-            if before.as_ref().is_none_or(|before| is_of(before, &public_key)) {
+        for Unsigned { head, tree, before } in unsigned {
+            if before.is_none_or(|before| before.is_of(&public_key)) {
                 let signature = session.sign(&head.signed_bytes())?;
-                heads.push(SignedHead { head: head.clone(), signature, public_key });
+                heads.push(SignedHead { head, signature, public_key, tree: Some(tree) });
             } else {
                 remarks.push(not_signed(&head.log, "its last signed head is not of this HSM's audit key"));
             }
@@ -154,10 +161,6 @@ async fn sign(desk: &Desk, unsigned: &[(TreeHead, Option<SignedHead>)], file: &m
     let kind = if made.is_ok() { Kind::AuditSigned } else { Kind::HsmFailed };
     super::note(desk, kind, "audit export sealed", &calls).await?;
     made
-}
-
-fn is_of(signed: &SignedHead, key: &[u8; 65]) -> bool {
-    signed.public_key == *key && verify_signature(key, &signed.head.signed_bytes(), &signed.signature)
 }
 
 /// A file whose bytes are hashed as they are written.

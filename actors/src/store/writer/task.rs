@@ -288,7 +288,7 @@ impl Task {
         if done.effects.move_the_registry() || done.answers.contains(&Err(Rejection::VaultMoved)) {
             self.store.lease().end();
         }
-        self.told.send_replace(state_of(&self.tree, Some(Instant::now())));
+        self.told.send_replace(TreeState { tree: self.tree.clone(), last_durable_at: Some(Instant::now()) });
         let jobs = u32::try_from(done.answers.len()).unwrap_or(u32::MAX);
         metrics::histogram!("warifu_store_batch_seconds").record(started.elapsed().as_secs_f64());
         metrics::histogram!("warifu_store_batch_jobs").record(f64::from(jobs));
@@ -481,10 +481,6 @@ async fn within(
     }
     let late = Failure::Outage(Cause::new("the database did not answer in time"));
     tokio::time::timeout(limit, work).await.unwrap_or(Err(late))
-}
-
-fn state_of(tree: &Tree, last_durable_at: Option<Instant>) -> TreeState {
-    TreeState { size: tree.size(), root: tree.root(), last_durable_at }
 }
 
 /// Up to 2, 4, 8... milliseconds, so that those in each other's way part.
