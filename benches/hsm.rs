@@ -21,7 +21,8 @@ use warifu_core::card::Pan;
 use warifu_core::frame::SealedFrame;
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
-use warifu_hsm::pkcs11::{Slot, SlotConfig, provision};
+use warifu_hsm::pkcs11::provision::VaultKeys;
+use warifu_hsm::pkcs11::{Slot, SlotConfig};
 use warifu_hsm::{BdkSpec, DecryptionMode, Hsm, VaultGeneration};
 
 /// Devices of a large processor, all in use.
@@ -129,7 +130,7 @@ fn open_a_frame(c: &mut Criterion) {
 fn seal_anew(c: &mut Criterion) {
     let slot = slot::shared();
     let (old, new) = (VaultGeneration::FIRST, VaultGeneration::FIRST.next());
-    provision::create_vault_keys(&slot, new).expect("the slot makes keys");
+    VaultKeys::create(&slot, new).expect("the slot makes keys");
     let mut hsm = slot.session(&[]).expect("the slot is open");
     let [from, to] = [old, new].map(|generation| hsm.create_vault_key(generation).expect("a vault key"));
     let (shop, pan) = (MerchantId::parse("shop-1").unwrap(), Pan::parse(b"4012888888881881").unwrap());

@@ -3,7 +3,7 @@
 
 mod stage;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use stage::{Options, Server, database, program, wait_for};
 use tempfile::TempDir;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 use tonic_types::StatusExt as _;
+use warifu_core::kcv::Kcv;
+use warifu_core::key::KeyBytes;
 use warifu_sdk::wire::v1;
 use warifu_sdk::wire::v1::key_service_client::KeyServiceClient;
 
@@ -220,7 +222,18 @@ async fn a_ceremony_cut_off_at_its_end_is_held_again() {
     let orphan = vault.server.ceremony("till-2026", &vault.script());
     assert!(last_line(&orphan).contains("a key under this label that no registry knows"), "{}", last_line(&orphan));
     assert_eq!(vault.server.hsm_objects(), objects + 1);
-    vault.server.operated(&["key", "register", "till-2026", "--kcv", &aes_kcv(KEY)]);
+    // What is shown is not told to whoever states another: retyped, it would compare nothing.
+    let wrong = vault.server.operate(&["key", "register", "till-2026", "--kcv", &aes_kcv(OTHER_KEY)]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(last_line(&wrong).contains("has another check value"), "{}", last_line(&wrong));
+    assert!(!last_line(&wrong).contains(&aes_kcv(KEY)), "{}", last_line(&wrong));
+    let unseen = vault.server.operate(&["key", "register", "till-2026", "--kcv-compared"]);
+    assert!(last_line(&unseen).contains("shows the key's check value"), "{}", last_line(&unseen));
+    // The short kind stands on older papers, in groups, and is what many HSMs show.
+    let key = KeyBytes::copied(&hex::decode(KEY).unwrap()).unwrap();
+    let short = Kcv::aes(&key).to_string();
+    vault.server.operated(&["key", "register", "till-2026", "--kcv", &format!("{} {}", &short[..4], &short[4..])]);
+    assert!(vault.knows("till-2026"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,11 +368,14 @@ fn an_initial_key_leaves_once_in_a_block_that_a_device_takes() {
     vault.server.add_device(&NewDevice { bdk: "till-2026", ..keypad("kp-9", KSN) });
 
     let block = vault.server.dir().join("kp-9.tr31");
-    let export = |out: &std::path::Path, more: &[&str], script: &str| {
+    let begin = |out: &std::path::Path, more: &[&str]| {
         let mut command = Command::new(program("warifu"));
         command.args(["key", "export-ik", "--device", "kp-9", "--kbpk", "factory", "--script", "--out"]).arg(out);
         command.args(more).arg("--config").arg(vault.server.dir().join("warifu.toml"));
-        let mut export = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let export = |out: &std::path::Path, more: &[&str], script: &str| {
+        let mut export = begin(out, more);
         let _ = export.stdin.take().unwrap().write_all(script.as_bytes());
         export.wait_with_output().unwrap()
     };
@@ -380,6 +396,18 @@ fn an_initial_key_leaves_once_in_a_block_that_a_device_takes() {
     let together = export(&second, &["--again"], &(shows(aiko) + &shows(botan)));
     assert!(together.status.success(), "{}", last_line(&together));
 
+    // Somebody takes the key out of use while the custodians are on their way.
+    let late = vault.server.dir().join("late.tr31");
+    let mut waiting = begin(&late, &["--again"]);
+    let mut prompt = [0; 1];
+    waiting.stderr.as_mut().unwrap().read_exact(&mut prompt).unwrap();
+    vault.server.operated(&["key", "suspend", "till-2026"]);
+    waiting.stdin.take().unwrap().write_all((shows(aiko) + &shows(botan)).as_bytes()).unwrap();
+    let refused = waiting.wait_with_output().unwrap();
+    assert!(last_line(&refused).contains("the key till-2026 is suspended"), "{}", last_line(&refused));
+    assert!(!late.exists());
+    vault.server.operated(&["key", "activate", "till-2026"]);
+
     // The factory's key and the block are all the device needs.
     let server = Server::serve(vault.server.dir(), &vault.server.about, &Options::default());
     let path = block.to_str().unwrap();
@@ -395,6 +423,39 @@ fn an_initial_key_leaves_once_in_a_block_that_a_device_takes() {
         server.audit_records().into_iter().filter(|record| record["kind"] == "initial_key.exported").collect();
     let causes: Vec<&str> = exports.iter().map(|record| record["cause"].as_str().unwrap()).collect();
     assert_eq!(causes, ["number 1, by aiko", "number 2, by aiko, botan"]);
+}
+
+/// It would be refused by the key block itself, after the one export a custodian may make alone was used up.
+#[test]
+fn an_initial_key_leaves_under_no_weaker_key() {
+    let home = folder();
+    let mut server = Server::dev(&home.path().join("server"), &Options::default());
+    assert_eq!(server.terminate(Duration::from_secs(15)), Some(0));
+    let people = ["aiko", "botan"].map(|name| server.add_custodian(name));
+    server.configure_bdk("till-256", 256, "hardware");
+    server.load_bdk(&people, "till-256", FACILITY, FACILITY_FIRST);
+    let papers = Paper::two(KEY, FIRST);
+    let said: String = people.iter().zip(&papers).map(|(person, paper)| answers(person, paper)).collect();
+    let held = server.ceremony_with("thin", &["--kbpk", "--bits", "128"], &(said + &aes_kcv(KEY) + "\n"));
+    assert!(held.status.success(), "{}", last_line(&held));
+    server.operated(&["key", "activate", "thin"]);
+    server.add_device(&NewDevice { bdk: "till-256", ..keypad("kp-9", KSN) });
+    let out = server.dir().join("kp-9.tr31");
+    let refused = server.operate(&[
+        "key",
+        "export-ik",
+        "--device",
+        "kp-9",
+        "--kbpk",
+        "thin",
+        "--script",
+        "--out",
+        out.to_str().unwrap(),
+    ]);
+    assert_eq!(refused.status.code(), Some(1));
+    let why = "thin is weaker than the initial key: 128 bits of 256";
+    assert!(last_line(&refused).contains(why), "{}", last_line(&refused));
+    assert!(server.audit_records().iter().all(|record| record["kind"] != "initial_key.exported"));
 }
 
 /// Rotation of a base derivation key without bringing the devices in.

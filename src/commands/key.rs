@@ -27,7 +27,7 @@ use super::output::{Listing, facts, moment, remark, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use super::softhsm_env;
 use crate::app::harden;
-use crate::ceremony::attend;
+use crate::ceremony::{attend, compact};
 use crate::cli::ConfigFile;
 use crate::config::Server;
 use crate::exit::{Attempt as _, Exit, Failure};
@@ -114,7 +114,8 @@ struct Register {
     /// The key's id: that of a [[bdk]] of the configuration, which says its scheme and length.
     #[arg(value_parser = BdkId::parse)]
     id: BdkId,
-    /// The check value of the key as it should be: another key in the HSM is refused.
+    /// The check value of the key as it should be, of CMAC (10 digits) or of an encrypted block (6): another key in the HSM is
+    /// refused.
     #[arg(long, value_name = "HEX")]
     kcv: Option<String>,
     /// The one merchant whose devices are loaded from it; without it, any.
@@ -123,7 +124,7 @@ struct Register {
     /// When it should have been replaced: servers warn from 30 days before.
     #[arg(long, value_name = "YYYY-MM-DD", value_parser = date)]
     expires: Option<i64>,
-    /// Take a live key without --kcv: the HSM does not show check values, and both custodians compared it elsewhere.
+    /// Take a key without --kcv: the HSM does not show check values, and both custodians compared it elsewhere.
     #[arg(long, conflicts_with = "kcv")]
     kcv_compared: bool,
     #[command(flatten)]
@@ -175,8 +176,11 @@ impl Register {
         if environment == Environment::Live {
             self.approve(desk).await?;
         }
-        let (proof, kcv) = identify(desk, Purpose::Bdk, spec).await?;
-        let kcv = agreed(self.kcv.as_deref(), kcv)?;
+        let (proof, shown) = identify(desk, Purpose::Bdk, spec).await?;
+        if self.kcv_compared && !shown.is_empty() {
+            return Err(Failure::new(Exit::Refused, "this HSM shows the key's check value: register it with --kcv"));
+        }
+        let kcv = agreed(self.kcv.as_deref(), &shown)?;
         custody::refuse_published(environment, Purpose::Bdk, spec.scheme, spec.len, proof)?;
         let new = BdkRecord {
             id: self.id.clone(),
@@ -230,7 +234,7 @@ fn configured<'a>(desk: &'a Desk, id: &BdkId) -> Result<&'a BdkSpec, Failure> {
 }
 
 /// What the slot tells of a key; every call to the HSM is in the audit log before its result is used.
-async fn identify(desk: &Desk, purpose: Purpose, spec: &BdkSpec) -> Result<(KeyProof, Option<Kcv>), Failure> {
+async fn identify(desk: &Desk, purpose: Purpose, spec: &BdkSpec) -> Result<(KeyProof, Vec<Kcv>), Failure> {
     let what = "identify the key in the HSM";
     let (identity, calls) = hsm::use_once(&desk.config.hsm, what, |slot, _| identified(slot, purpose, spec));
     let kind = if identity.is_ok() { Kind::HsmSessionOpened } else { Kind::HsmFailed };
@@ -242,28 +246,33 @@ async fn identify(desk: &Desk, purpose: Purpose, spec: &BdkSpec) -> Result<(KeyP
 }
 
 /// What a slot tells of a key.
-fn identified(slot: &Slot, purpose: Purpose, spec: &BdkSpec) -> Result<(KeyProof, Option<Kcv>), HsmError> {
+fn identified(slot: &Slot, purpose: Purpose, spec: &BdkSpec) -> Result<(KeyProof, Vec<Kcv>), HsmError> {
     match purpose {
         Purpose::Bdk => slot.identify(spec),
-        Purpose::Kbpk => slot.identify_kbpk(&spec.id, spec.len).map(|(proof, kcv)| (proof, Some(kcv))),
+        Purpose::Kbpk => slot.identify_kbpk(&spec.id, spec.len).map(|(proof, kcv)| (proof, vec![kcv])),
     }
 }
 
-/// The check value to write down, if what was expected and what the slot shows agree.
-fn agreed(expected: Option<&str>, shown: Option<Kcv>) -> Result<Option<String>, Failure> {
-    match (expected, shown) {
-        (None, shown) => Ok(shown.map(|kcv| kcv.to_string())),
-        (Some(_), None) => Err(Failure::new(
-            Exit::Refused,
-            "this HSM does not show the check value of a key that may only derive: compare it on the HSM's own console, \
-             and register the key without --kcv",
-        )),
-        (Some(expected), Some(shown)) if expected.eq_ignore_ascii_case(&shown.to_string()) => {
-            Ok(Some(shown.to_string()))
-        }
-        (Some(_), Some(shown)) => {
-            Err(Failure::new(Exit::Refused, format_args!("another key is in the HSM: its check value is {shown}")))
-        }
+/// The label of a key holds another one.
+fn replaced(id: &BdkId) -> Failure {
+    Failure::new(Exit::Hsm, format_args!("the HSM holds another key under the label of {id}"))
+}
+
+/// The check value to write down, if what was expected is one of those the slot shows. What it shows is not told where they
+/// differ: who retypes it has compared nothing.
+fn agreed(expected: Option<&str>, shown: &[Kcv]) -> Result<Option<String>, Failure> {
+    let refused = |why| Err(Failure::new(Exit::Refused, why));
+    let told = shown.first().map(Kcv::to_string);
+    let Some(expected) = expected.map(compact) else { return Ok(told) };
+    if shown.is_empty() {
+        return refused(
+            "this HSM does not show the check value of a key that may only derive: compare it on the HSM's own console, and \
+             register the key with --kcv-compared instead of --kcv",
+        );
+    }
+    match shown.iter().any(|kcv| expected.eq_ignore_ascii_case(&kcv.to_string())) {
+        true => Ok(told),
+        false => refused("the key in the HSM has another check value"),
     }
 }
 
@@ -281,7 +290,7 @@ async fn activate(desk: &Desk, id: &BdkId) -> Result<(), Failure> {
         };
         let (proof, _) = identify(desk, key.purpose, &spec).await?;
         if proof != key.proof {
-            return Err(Failure::new(Exit::Hsm, format_args!("the HSM holds another key under the label of {id}")));
+            return Err(replaced(id));
         }
     }
     change(desk, id, State::Active, KeyReason::Planned).await

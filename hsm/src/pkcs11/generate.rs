@@ -47,10 +47,10 @@ impl NewBdk {
     }
 
     /// As [`Slot::identify`].
-    pub fn identify(&self) -> Result<(KeyProof, Option<Kcv>), HsmError> {
+    pub fn identify(&self) -> Result<(KeyProof, Vec<Kcv>), HsmError> {
         let bdk = BdkObjects::Aes(*self.object);
         let identified =
-            proof::of(&self.session, &bdk).and_then(|proof| Ok((proof, proof::check_value(&self.session, &bdk)?)));
+            proof::of(&self.session, &bdk).and_then(|proof| Ok((proof, proof::check_values(&self.session, &bdk)?)));
         let swept = self.session.sweep();
         let identity = identified?;
         swept.map(|()| identity)
@@ -58,10 +58,11 @@ impl NewBdk {
 
     /// Whether this is its check value, of either kind that is on paper; `None` where the slot shows none.
     pub fn has_check_value(&self, stated: &str) -> Result<Option<bool>, HsmError> {
-        let shown = proof::check_values(&self.session, *self.object);
+        let shown = proof::check_values(&self.session, &BdkObjects::Aes(*self.object));
         let swept = self.session.sweep();
         let shown = shown?;
-        swept.map(|()| shown.map(|shown| shown.iter().any(|kcv| stated.eq_ignore_ascii_case(&kcv.to_string()))))
+        let any = || shown.iter().any(|kcv| stated.eq_ignore_ascii_case(&kcv.to_string()));
+        swept.map(|()| (!shown.is_empty()).then(any))
     }
 
     /// Makes it a resident object under its label.

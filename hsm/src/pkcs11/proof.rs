@@ -32,28 +32,26 @@ pub(super) fn of(session: &HsmSession, bdk: &BdkObjects) -> Result<KeyProof, Hsm
     }
 }
 
-/// The key check value custodians know: the CMAC of a block of zeros, five bytes, for AES (X9.24-1:2017), the encrypted
-/// block, three bytes, for TDES. `None` where the slot does not show what it derives from a key that may not leave.
+/// The key check values people may have on paper, first the one to write down: for AES the CMAC of a block of zeros, five
+/// bytes (X9.24-1:2017), and that block encrypted, three bytes, as older papers and many HSMs have it; for TDES the
+/// encrypted block. None where the slot does not show what it derives from a key that may not leave.
 ///
 /// An AES key that may only derive makes no CMAC; but a derivation is an encryption, and a CMAC of one block is two:
 /// of zeros, which gives the subkey, and of the block xor the subkey (SP 800-38B §6.1, §6.2).
-pub(super) fn check_value(session: &HsmSession, bdk: &BdkObjects) -> Result<Option<Kcv>, HsmError> {
+pub(super) fn check_values(session: &HsmSession, bdk: &BdkObjects) -> Result<Vec<Kcv>, HsmError> {
     match bdk {
-        BdkObjects::Aes(bdk) => Ok(check_values(session, *bdk)?.map(|[cmac, _]| cmac)),
+        BdkObjects::Aes(bdk) => {
+            let Some(zeros) = shown(session, *bdk, &[0; 16])?.map(Zeroizing::new) else { return Ok(Vec::new()) };
+            let subkey = Zeroizing::new(doubled(*zeros));
+            let Some(mac) = shown(session, *bdk, &subkey)?.map(Zeroizing::new) else { return Ok(Vec::new()) };
+            let cmac = Kcv::Cmac([mac[0], mac[1], mac[2], mac[3], mac[4]]);
+            Ok(vec![cmac, Kcv::Legacy([zeros[0], zeros[1], zeros[2]])])
+        }
         BdkObjects::Tdes { left, .. } => {
             let [a, b, c, ..] = encrypted(session, *left, &[0; 8])?;
-            Ok(Some(Kcv::Legacy([a, b, c])))
+            Ok(vec![Kcv::Legacy([a, b, c])])
         }
     }
-}
-
-/// Both kinds for AES: the CMAC of a block of zeros, and that block encrypted (three bytes, as older papers have it).
-pub(super) fn check_values(session: &HsmSession, bdk: Handle) -> Result<Option<[Kcv; 2]>, HsmError> {
-    let Some(zeros) = shown(session, bdk, &[0; 16])?.map(Zeroizing::new) else { return Ok(None) };
-    let subkey = Zeroizing::new(doubled(*zeros));
-    let mac = shown(session, bdk, &subkey)?.map(Zeroizing::new);
-    let legacy = Kcv::Legacy([zeros[0], zeros[1], zeros[2]]);
-    Ok(mac.map(|mac| [Kcv::Cmac([mac[0], mac[1], mac[2], mac[3], mac[4]]), legacy]))
 }
 
 fn encrypted(session: &HsmSession, key: Handle, block: &[u8; 8]) -> Result<[u8; 8], HsmError> {

@@ -175,16 +175,51 @@ pub fn create_service_keys(slot: &Slot) -> Result<(), HsmError> {
     }
 }
 
-/// Makes the vault keys of a generation in the slot.
-///
-/// # Errors
-/// [`HsmError::KeyExists`] if either of their labels is taken: nothing is made then.
-pub fn create_vault_keys(slot: &Slot, generation: VaultGeneration) -> Result<(), HsmError> {
-    let session = slot.writing_session()?;
-    let _lookups = session.slot().module().lookups();
-    refuse_taken(&session, &vault_root_label(generation))?;
-    refuse_taken(&session, &fingerprint_label(generation))?;
-    create_missing_vault_keys(&session, generation).map(drop)
+/// Objects of vault keys, as they were found or made. Others that come under their labels are not meant: somebody who slept
+/// destroys nothing that was made meanwhile.
+pub struct VaultKeys {
+    objects: Vec<Handle>,
+    session: HsmSession,
+}
+
+impl VaultKeys {
+    /// Makes those of a generation in the slot.
+    ///
+    /// # Errors
+    /// [`HsmError::KeyExists`] if either of their labels is taken: nothing is made then.
+    pub fn create(slot: &Slot, generation: VaultGeneration) -> Result<Self, HsmError> {
+        let session = slot.writing_session()?;
+        let lookups = session.slot().module().lookups();
+        refuse_taken(&session, &vault_root_label(generation))?;
+        refuse_taken(&session, &fingerprint_label(generation))?;
+        let objects = vec![generate_root(&session, generation)?, generate_fingerprint(&session, generation)?];
+        drop(lookups);
+        Ok(Self { objects, session })
+    }
+
+    /// Those of a generation that the slot has now: what a try left that was cut off. Two under a label at the most.
+    ///
+    /// # Errors
+    /// When the slot does not say.
+    pub fn left(slot: &Slot, generation: VaultGeneration) -> Result<Self, HsmError> {
+        let session = slot.writing_session()?;
+        let lookups = session.slot().module().lookups();
+        let mut objects = Vec::new();
+        for label in [vault_root_label(generation), fingerprint_label(generation)] {
+            let (first, second) = lookup(&session, &label, CKO_SECRET_KEY)?;
+            objects.extend(first.into_iter().chain(second));
+        }
+        drop(lookups);
+        Ok(Self { objects, session })
+    }
+
+    /// Destroys them, and nothing else.
+    ///
+    /// # Errors
+    /// When the slot refuses; then some of them may be left.
+    pub fn destroy(self) -> Result<(), HsmError> {
+        self.objects.iter().try_for_each(|object| self.session.destroy(*object))
+    }
 }
 
 /// Destroys the vault keys of a generation. That nothing is sealed under them any more is the caller's to know; what is
@@ -198,16 +233,25 @@ pub fn destroy_vault_keys(slot: &Slot, generation: VaultGeneration) -> Result<()
 
 /// Whether there was anything to make.
 fn create_missing_vault_keys(session: &HsmSession, generation: VaultGeneration) -> Result<bool, HsmError> {
-    let (root, fingerprint) = (vault_root_label(generation), fingerprint_label(generation));
-    let (root_free, fingerprint_free) = (is_free(session, &root)?, is_free(session, &fingerprint)?);
+    let root_free = is_free(session, &vault_root_label(generation))?;
+    let fingerprint_free = is_free(session, &fingerprint_label(generation))?;
     if root_free {
-        generate_secret(session, &root, CKK_AES, Mechanism::AesKeyGen, &[CKA_WRAP, CKA_UNWRAP])?;
+        generate_root(session, generation)?;
     }
     if fingerprint_free {
-        let mechanism = Mechanism::GenericSecretKeyGen;
-        generate_secret(session, &fingerprint, CKK_GENERIC_SECRET, mechanism, &[CKA_SIGN])?;
+        generate_fingerprint(session, generation)?;
     }
     Ok(root_free || fingerprint_free)
+}
+
+fn generate_root(session: &HsmSession, generation: VaultGeneration) -> Result<Handle, HsmError> {
+    let label = vault_root_label(generation);
+    generate_secret(session, &label, CKK_AES, Mechanism::AesKeyGen, &[CKA_WRAP, CKA_UNWRAP])
+}
+
+fn generate_fingerprint(session: &HsmSession, generation: VaultGeneration) -> Result<Handle, HsmError> {
+    let label = fingerprint_label(generation);
+    generate_secret(session, &label, CKK_GENERIC_SECRET, Mechanism::GenericSecretKeyGen, &[CKA_SIGN])
 }
 
 fn is_free(session: &HsmSession, label: &str) -> Result<bool, HsmError> {
@@ -254,11 +298,11 @@ fn generate_secret(
     key_type: u64,
     mechanism: Mechanism<'_>,
     uses: &[CK_ATTRIBUTE_TYPE],
-) -> Result<(), HsmError> {
+) -> Result<Handle, HsmError> {
     let mut template = secret_key(key_type, Life::Token, Exposure::Never, uses).to_vec();
     let len = Attribute::number(CKA_VALUE_LEN, ulong(KeyLen::K256.bytes()));
     template.extend([Attribute::label(label), len]);
-    session.generate_key(mechanism, &template).map(drop)
+    session.generate_key(mechanism, &template)
 }
 
 fn generate_audit_pair(session: &HsmSession) -> Result<(), HsmError> {

@@ -149,12 +149,12 @@ impl Slot {
 
     /// What tells a base derivation key in the slot from every other one, and the key check value custodians know, where
     /// the slot shows it. The key is looked up and its attributes checked as for a session.
-    pub fn identify(&self, spec: &BdkSpec) -> Result<(KeyProof, Option<Kcv>), HsmError> {
+    pub fn identify(&self, spec: &BdkSpec) -> Result<(KeyProof, Vec<Kcv>), HsmError> {
         let session = self.plain_session()?;
         let lookups = session.slot().module().lookups();
         let bdk = objects::bdk(&session, spec)?;
         drop(lookups);
-        let identified = proof::of(&session, &bdk).and_then(|proof| Ok((proof, proof::check_value(&session, &bdk)?)));
+        let identified = proof::of(&session, &bdk).and_then(|proof| Ok((proof, proof::check_values(&session, &bdk)?)));
         let swept = session.sweep();
         let identity = identified?;
         swept.map(|()| identity)

@@ -4,7 +4,8 @@ use warifu_core::card::Pan;
 use warifu_core::custody::KeyProof;
 use warifu_core::merchant::MerchantId;
 use warifu_core::token::Token;
-use warifu_hsm::pkcs11::{provision, vault_root_label};
+use warifu_hsm::pkcs11::provision::{self, VaultKeys};
+use warifu_hsm::pkcs11::vault_root_label;
 use warifu_hsm::{Hsm as _, HsmError, SealedPan, VaultGeneration, VaultSpec, WrappedVaultKey};
 
 use crate::MODULE;
@@ -134,7 +135,7 @@ fn generations_of_vault_keys_are_keys_of_their_own() {
     for subject in subject::backends() {
         let slot = (subject.backend == Backend::Module).then(|| MODULE.shared());
         if let Some(slot) = &slot {
-            provision::create_vault_keys(slot, second).unwrap();
+            VaultKeys::create(slot, second).unwrap();
         }
         let (mut one, mut two) = (subject.session(), subject.session());
         let (shop, card) = (merchant("shop-1"), pan("4012888888881881"));
@@ -157,7 +158,7 @@ fn generations_of_vault_keys_are_keys_of_their_own() {
         assert!(matches!(foreign, Err(HsmError::Sealed)), "{}", subject.name);
 
         let Some(slot) = &slot else { continue };
-        assert!(matches!(provision::create_vault_keys(slot, second), Err(HsmError::KeyExists { .. })));
+        assert!(matches!(VaultKeys::create(slot, second), Err(HsmError::KeyExists { .. })));
         provision::destroy_vault_keys(slot, second).unwrap();
         assert!(slot.is_vault_vacant(second).unwrap() && !slot.is_vault_vacant(VaultGeneration::FIRST).unwrap());
         let gone = subject.session().fingerprint(second, &shop, &card).err().unwrap();
@@ -165,6 +166,23 @@ fn generations_of_vault_keys_are_keys_of_their_own() {
         assert!(gone.is_outage());
         assert!(subject.session().fingerprint(VaultGeneration::FIRST, &shop, &card).is_ok());
     }
+}
+
+#[test]
+fn who_slept_destroys_no_vault_keys_that_were_made_meanwhile() {
+    let slot = MODULE.shared();
+    let generation = VaultGeneration::from_number(7).unwrap();
+    drop(VaultKeys::create(&slot, generation).unwrap());
+    let slept = VaultKeys::left(&slot, generation).unwrap();
+    VaultKeys::left(&slot, generation).unwrap().destroy().unwrap();
+    assert!(slot.is_vault_vacant(generation).unwrap());
+    let new = VaultKeys::create(&slot, generation).unwrap();
+    let proof = slot.session(&[]).unwrap().fingerprint_proof(generation).unwrap();
+    assert!(slept.destroy().is_err(), "they are gone");
+    assert_eq!(slot.session(&[]).unwrap().fingerprint_proof(generation).unwrap(), proof);
+    slot.session(&[]).unwrap().create_vault_key(generation).unwrap();
+    new.destroy().unwrap();
+    assert!(slot.is_vault_vacant(generation).unwrap());
 }
 
 #[test]

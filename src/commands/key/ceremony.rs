@@ -15,7 +15,7 @@ use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm as _, HsmError};
 
 use super::people::{People, still_admitted};
 use super::witness::{Attended, Subject, Witness};
-use super::{configured, identified};
+use super::{configured, identified, replaced};
 use crate::ceremony::{
     Admitted, CeremonyError, Dialogue, Door, Gathered, Key, MADE_IN_HSM, MADE_OF_COMPONENTS, MADE_OF_COMPONENTS_IN_HSM,
     MADE_OF_DRAWN, MADE_OF_DRAWN_IN_HSM, Place, Source, gather, kind,
@@ -293,23 +293,26 @@ impl Ceremony {
             }
         };
         let made = async {
-            let (proof, kcv, new) = match before {
+            let (proof, kcvs, new) = match before {
                 Some(before) => match slot.identify(spec) {
-                    Ok((proof, kcv)) if proof == before.proof => (proof, kcv, None),
-                    _ => {
+                    Ok((proof, kcvs)) if proof == before.proof => (proof, kcvs, None),
+                    Ok(_) => return Err(replaced(&self.id)),
+                    Err(HsmError::KeyMissing { .. }) => {
                         let id = &self.id;
                         let why =
                             format_args!("the key {id} was registered and never made: destroy it, take another id");
                         return Err(Failure::new(Exit::Refused, why));
                     }
+                    Err(error) => return Err(error).or_exit(Exit::Hsm, what),
                 },
                 None => {
                     let new = slot.generate_bdk(spec).or_exit(Exit::Hsm, what)?;
-                    let (proof, kcv) = new.identify().or_exit(Exit::Hsm, what)?;
-                    self.register(&witness, spec, proof, kcv, None).await?;
-                    (proof, kcv, Some(new))
+                    let (proof, kcvs) = new.identify().or_exit(Exit::Hsm, what)?;
+                    self.register(&witness, spec, proof, kcvs.first().copied(), None).await?;
+                    (proof, kcvs, Some(new))
                 }
             };
+            let kcv = kcvs.first().copied();
             let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
             let text = witness.transcript(MADE_IN_HSM, attended, kcv, Some(proof))?;
             if let Some(new) = new {
@@ -404,9 +407,10 @@ fn keep(slot: &Slot, spec: &BdkSpec, new: NewBdk, proof: KeyProof) -> Result<(),
         return prove(slot, Purpose::Bdk, spec, proof);
     }
     new.keep()?;
-    prove(slot, Purpose::Bdk, spec, proof).inspect_err(|_| {
-        // It was made a moment ago, and is not what it was made of.
-        let _ = provision::destroy_bdk(slot, &spec.id);
+    prove(slot, Purpose::Bdk, spec, proof).inspect_err(|error| {
+        if is_another(error) {
+            let _ = provision::destroy_bdk(slot, &spec.id);
+        }
     })
 }
 
@@ -438,11 +442,18 @@ fn put(slot: &Slot, purpose: Purpose, spec: &BdkSpec, key: &KeyBytes, proof: Key
         Purpose::Bdk => provision::import_bdk(slot, spec, key)?,
         Purpose::Kbpk => provision::import_kbpk(slot, &spec.id, key)?,
     }
-    prove().inspect_err(|_| {
-        // It was made a moment ago, and is not what it was made of.
-        let _ = match purpose {
-            Purpose::Bdk => provision::destroy_bdk(slot, &spec.id),
-            Purpose::Kbpk => provision::destroy_kbpk(slot, &spec.id),
-        };
+    prove().inspect_err(|error| {
+        if is_another(error) {
+            let _ = match purpose {
+                Purpose::Bdk => provision::destroy_bdk(slot, &spec.id),
+                Purpose::Kbpk => provision::destroy_kbpk(slot, &spec.id),
+            };
+        }
     })
+}
+
+/// Whether a key that was made a moment ago is not what it was made of. An HSM that only fails to say so may have made the right
+/// one: it is proven when the ceremony is held again.
+const fn is_another(error: &HsmError) -> bool {
+    matches!(error, HsmError::KeyReplaced { .. })
 }

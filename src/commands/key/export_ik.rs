@@ -48,8 +48,7 @@ pub(super) struct ExportIk {
 
 impl ExportIk {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
-        let (device, bdk) = present(desk, &self.device).await?;
-        let protection = self.protection(desk, &device).await?;
+        let (_, _, protection) = self.agreed(desk).await?;
         let out = NewFile::at(&self.out)?;
         let before = desk.store.ik_exports(&self.device).await.stored("look for earlier exports")?;
         if before > 0 && !self.again {
@@ -73,6 +72,8 @@ impl ExportIk {
         for (person, _) in &people {
             person.still(&roster).or_exit(Exit::Refused, "export the initial key")?;
         }
+        // While they came, the device or a key may have been taken out of use, too.
+        let (device, bdk, protection) = self.agreed(desk).await?;
         let names: Vec<&str> = people.iter().map(|(person, _)| person.id.as_str()).collect();
 
         // First it is written down that the key leaves, then it leaves.
@@ -117,6 +118,25 @@ impl fmt::Display for Protection {
 }
 
 impl ExportIk {
+    /// The device, the key it was loaded from, and what its initial key is sealed under, if all of them are in use and the
+    /// protection is as strong as what it protects.
+    async fn agreed(&self, desk: &Desk) -> Result<(DeviceRecord, Arc<BdkRecord>, Protection), Failure> {
+        let (device, bdk) = present(desk, &self.device).await?;
+        let protection = self.protection(desk, &device).await?;
+        let bits = match &protection {
+            Protection::Facility(kbpk) => kbpk.len.bits(),
+            Protection::UpdateKey { bdk, .. } => bdk.len.bits(),
+        };
+        if bdk.scheme == Scheme::Aes && bits < bdk.len.bits() {
+            let needed = bdk.len.bits();
+            return Err(Failure::new(
+                Exit::Refused,
+                format_args!("{protection} is weaker than the initial key: {bits} bits of {needed}"),
+            ));
+        }
+        Ok((device, bdk, protection))
+    }
+
     async fn protection(&self, desk: &Desk, device: &DeviceRecord) -> Result<Protection, Failure> {
         let refused = |why: fmt::Arguments<'_>| Err(Failure::new(Exit::Refused, why));
         match (&self.kbpk, &self.update_of) {

@@ -3,7 +3,7 @@
 use clap::Args;
 use warifu_actors::store::{VaultGenerationRecord, VaultGenerationState};
 use warifu_core::custody::KeyProof;
-use warifu_hsm::pkcs11::provision;
+use warifu_hsm::pkcs11::provision::VaultKeys;
 use warifu_hsm::{CallTally, Hsm as _, VaultGeneration};
 
 use super::{Standing, moving, register_first};
@@ -105,21 +105,23 @@ impl Rotate {
             Ok(slot) => slot,
             Err(failure) => return (Err(failure), calls),
         };
-        // The HSM may have taken its time: another command may have taken it up meanwhile, and be done.
-        let mine = match desk.store.vault_generations().await.stored("look whether the vault keys are still to be made")
-        {
-            Ok(known) if known.contains(making) => Ok(()),
-            Ok(_) => Err(Failure::new(Exit::Refused, "another command makes the vault keys")),
-            Err(failure) => Err(failure),
-        };
-        let make = || {
-            if taken_up {
-                provision::destroy_vault_keys(&slot, next)?;
+        let what = "make the next vault keys";
+        let make = async || {
+            let left = if taken_up { Some(VaultKeys::left(&slot, next).or_exit(Exit::Hsm, what)?) } else { None };
+            // The HSM may have taken its time: another command may have taken it up meanwhile, and be done.
+            still_making(desk, making).await?;
+            if let Some(left) = left {
+                left.destroy().or_exit(Exit::Hsm, what)?;
             }
-            provision::create_vault_keys(&slot, next)?;
-            slot.session(&[])?.fingerprint_proof(next)
+            let new = VaultKeys::create(&slot, next).or_exit(Exit::Hsm, what)?;
+            // It may have taken its time again, and two keys under one label would stop every server.
+            if let Err(failure) = still_making(desk, making).await {
+                new.destroy().or_exit(Exit::Hsm, "destroy vault keys that another command has made, too")?;
+                return Err(failure);
+            }
+            slot.session(&[]).and_then(|mut session| session.fingerprint_proof(next)).or_exit(Exit::Hsm, what)
         };
-        let made = mine.and_then(|()| make().or_exit(Exit::Hsm, "make the next vault keys"));
+        let made = make().await;
         calls.add(&slot.take_calls());
         calls.add(&close_slot(slot));
         (made, calls)
@@ -150,6 +152,15 @@ impl Rotate {
             Some(proof) => register_first(desk, proof).await,
             None => Ok(()),
         }
+    }
+}
+
+/// Whether nobody else has taken up what this command is making.
+async fn still_making(desk: &Desk, making: &VaultGenerationRecord) -> Result<(), Failure> {
+    let known = desk.store.vault_generations().await.stored("look whether the vault keys are still to be made")?;
+    match known.contains(making) {
+        true => Ok(()),
+        false => Err(Failure::new(Exit::Refused, "another command makes the vault keys")),
     }
 }
 
