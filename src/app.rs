@@ -103,7 +103,7 @@ impl App {
         let acquirer = open_acquirer(&config.acquirer.kind, clock.clone())?;
         let mut calls = CallTally::default();
         let vaults = vault::needed(&store).await?;
-        let hsm = match Backend::open(&config, vaults, software, &mut calls) {
+        let hsm = match Backend::open(&config, &vaults, software, &mut calls) {
             Ok(hsm) => hsm,
             Err(failure) => {
                 note_calls(&config, &store, &calls, &failure).await;

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use warifu_core::secret::SecretBytes;
 use warifu_hsm::doctor::{self, Report, Restriction, Shortfall, Standing};
-use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, SlotFactory};
+use warifu_hsm::pkcs11::{Pin, Slot, SlotConfig, SlotFactory, vault_root_label};
 use warifu_hsm::software::SoftwareSlot;
 use warifu_hsm::{BdkSpec, CallTally, DecryptionMode, Hsm, HsmError, HsmFactory, VaultSpec};
 
+use crate::commands::vault::Needed;
 use crate::config::{Config, HsmSettings};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::private;
@@ -85,7 +86,7 @@ impl Backend {
     /// every key is registered. Where that fails, `made` tells the calls made.
     pub(crate) fn open(
         config: &Config,
-        vaults: Vec<VaultSpec>,
+        vaults: &[Needed],
         software: Option<SoftwareSlot>,
         made: &mut CallTally,
     ) -> Result<Self, Failure> {
@@ -94,8 +95,13 @@ impl Backend {
             None => {
                 let slot = open_slot_counted(&config.hsm, made)?;
                 let examined = examined(&slot, &config.bdks);
-                match examined.and_then(|report| Ok((report, own_keys(&slot, &vaults)?))) {
+                let own = |report| {
+                    let keys = own_keys(&slot, vaults).or_exit(Exit::Hsm, "find the vault keys and the audit key")?;
+                    Ok((report, keys))
+                };
+                match examined.and_then(own) {
                     Ok((report, audit_key)) => {
+                        let vaults = vaults.iter().map(|needed| needed.spec).collect();
                         let door = Door::new(&slot, config.bdks.clone(), vaults);
                         Ok(Self::Pkcs11 { slot, door, report: Box::new(report), audit_key })
                     }
@@ -163,13 +169,24 @@ fn examined(slot: &Slot, bdks: &[BdkSpec]) -> Result<Report, Failure> {
 
 /// Makes sure of the vault keys that tokens are sealed and known by, and of no others in their place; gives the public half
 /// of the audit key.
-fn own_keys(slot: &Slot, vaults: &[VaultSpec]) -> Result<[u8; 65], Failure> {
-    let look = || -> Result<[u8; 65], HsmError> {
-        let mut session = slot.session_with(&[], vaults)?;
-        vaults.iter().try_for_each(|spec| session.has_vault(spec.generation))?;
-        session.audit_public_key()
-    };
-    look().or_exit(Exit::Hsm, "find the vault keys and the audit key")
+pub(crate) fn own_keys(slot: &Slot, vaults: &[Needed]) -> Result<[u8; 65], HsmError> {
+    let specs: Vec<_> = vaults.iter().map(|needed| needed.spec).collect();
+    let mut session = slot.session_with(&[], &specs)?;
+    for Needed { spec, made } in vaults {
+        session.has_vault(spec.generation)?;
+        let mut unwrapped = made.is_empty();
+        for key in made {
+            unwrapped = unwrapped || session.unwraps(key)?;
+        }
+        if !unwrapped {
+            let label = vault_root_label(spec.generation);
+            return Err(HsmError::KeyUnfit {
+                label,
+                reason: "it is not the one merchants' vault keys were made under",
+            });
+        }
+    }
+    session.audit_public_key()
 }
 
 /// What the audit log says of an examination.

@@ -276,6 +276,21 @@ async fn a_server_does_not_start_with_other_keys_than_the_registry_has() {
     says(&[], 2, "the key till-2026 is registered with another scheme or length");
     database::execute(&vault.url(), "UPDATE bdk SET bits = 128 WHERE id = 'till-2026'").await;
 
+    // Merchants' keys that another vault root has wrapped are as another vault root in the slot.
+    vault.server.operated(&["merchant", "add", "second-shop"]);
+    database::execute(&vault.url(), "CREATE TABLE kept AS SELECT id, wrapped_vault_key AS blob FROM merchant").await;
+    database::execute(&vault.url(), "UPDATE merchant SET wrapped_vault_key = zeroblob(40) WHERE id <> 'second-shop'")
+        .await;
+    vault.server.operated(&["merchant", "add", "one-spoiled-row-stops-nobody"]);
+    database::execute(&vault.url(), "UPDATE merchant SET wrapped_vault_key = zeroblob(40)").await;
+    let other_root = "the key labelled \"warifu/vault-root\" must not be used: it is not the one merchants' vault keys";
+    says(&[], 3, other_root);
+    let third = vault.server.operate(&["merchant", "add", "third-shop"]);
+    assert_eq!(third.status.code(), Some(3));
+    assert!(last_line(&third).contains(other_root), "{}", last_line(&third));
+    let back = "UPDATE merchant SET wrapped_vault_key = kept.blob FROM kept WHERE kept.id = merchant.id";
+    database::execute(&vault.url(), back).await;
+
     // SoftHSM's own tool makes keys that may do everything.
     vault.server.configure_bdk("too-able", 128, "hardware");
     let dir = vault.server.dir();
@@ -562,8 +577,8 @@ fn a_key_the_hsm_makes_is_known_to_nobody_and_is_destroyed_by_two() {
     assert!(text.contains("destroyed"), "{text}");
 }
 
-#[test]
-fn an_empty_token_gets_its_service_keys_from_two_people_once() {
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_token_gets_its_service_keys_from_two_people_once() {
     let vault = Vault::open();
     let dir = vault.server.dir();
     let pin = std::fs::read_to_string(dir.join("hsm-pin")).unwrap();
@@ -583,6 +598,12 @@ fn an_empty_token_gets_its_service_keys_from_two_people_once() {
         init.wait_with_output().unwrap()
     };
     let [aiko, botan] = &vault.people;
+    // Labels are free where the keys that were there are retired, too.
+    let known = init("known", &[aiko, botan]);
+    assert_eq!(known.status.code(), Some(1));
+    assert!(last_line(&known).contains("this registry has vault keys already"), "{}", last_line(&known));
+    assert_eq!(vault.server.hsm_objects(), before);
+    database::execute(&vault.url(), "DELETE FROM vault_generation").await;
     let alone = init("alone", &[aiko, aiko]);
     assert!(last_line(&alone).contains("nothing was left behind"), "{}", last_line(&alone));
     assert_eq!(vault.server.hsm_objects(), before);

@@ -37,7 +37,7 @@ use ceremony::Ceremony;
 use destroy::Destroy;
 use export_ik::ExportIk;
 use init::Init;
-use people::Company;
+use people::{Company, still_admitted};
 use transcript::TranscriptCommand;
 
 /// Register base derivation keys and change their state.
@@ -213,6 +213,8 @@ impl Register {
         let words = self.company.language();
         let people = attend(&words.registering(self.id.as_str()), 2, words, dialogue, &mut door, now_ms);
         let people = people.or_exit(Exit::Refused, "register the key")?;
+        let admitted = still_admitted(desk, people.iter().map(|(person, _)| person)).await?;
+        admitted.or_exit(Exit::Refused, "register the key")?;
         let names: Vec<&str> = people.iter().map(|(person, _)| person.id.as_str()).collect();
         let mut record = Record::new(u64::try_from(now_ms()).unwrap_or_default(), Kind::CeremonyHeld);
         record.key = Some(self.id.to_string());

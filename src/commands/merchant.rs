@@ -11,6 +11,7 @@ use warifu_hsm::WrappedVaultKey;
 use super::output::{Listing, moment, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use super::{softhsm_env, vault};
+use crate::app::harden;
 use crate::cli::ConfigFile;
 use crate::exit::{Exit, Failure};
 use crate::hsm;
@@ -57,7 +58,9 @@ impl MerchantCommand {
     pub(crate) fn run(self, file: &ConfigFile) -> Result<(), Failure> {
         match self.command {
             What::Add { id, name, last_four } => {
-                softhsm_env::apply(&file.load(&[])?.hsm)?;
+                let config = file.load(&[])?;
+                softhsm_env::apply(&config.hsm)?;
+                harden(&config.server)?;
                 let last_four = match last_four {
                     LastFourArg::Keep => LastFour::Keep,
                     LastFourArg::Random => LastFour::Random,
@@ -89,7 +92,9 @@ pub(crate) async fn add(desk: &Desk, id: MerchantId, name: String, last_four: La
 async fn create_vault_key(desk: &Desk, merchant: &MerchantId, at_ms: i64) -> Result<WrappedVaultKey, Failure> {
     let what = "make the merchant's vault key";
     let (generation, registered) = vault::newest(desk).await?;
-    let (made, calls) = hsm::use_once(&desk.config.hsm, what, |_, session| {
+    let vaults = vault::needed(&desk.store).await?;
+    let (made, calls) = hsm::use_once(&desk.config.hsm, what, |slot, session| {
+        hsm::own_keys(slot, &vaults)?;
         let key = session.create_vault_key(generation)?;
         let proof = if registered { None } else { Some(session.fingerprint_proof(generation)?) };
         Ok((key, proof))

@@ -4,21 +4,22 @@ mod moving;
 mod retire;
 mod rotate;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
 use serde_json::json;
-use warifu_actors::store::{MerchantRecord, Store, VaultGenerationRecord, VaultGenerationState};
+use warifu_actors::store::{MerchantRecord, Store, StoreError, VaultGenerationRecord, VaultGenerationState};
 use warifu_core::custody::{Environment, KeyProof};
-use warifu_hsm::{VaultGeneration, VaultSpec};
+use warifu_hsm::{VaultGeneration, VaultSpec, WrappedVaultKey};
 
-use super::output::{Listing, moment, say};
+use super::output::{Listing, moment, remark, say};
 use super::registry::{Desk, Stored as _, at_desk, now_ms};
 use super::softhsm_env;
 use crate::app::harden;
 use crate::cli::ConfigFile;
 use crate::config::Server;
 use crate::exit::{Exit, Failure};
+use crate::process;
 use retire::Retire;
 use rotate::Rotate;
 
@@ -100,16 +101,30 @@ impl Standing {
     }
 }
 
+/// A generation of vault keys that is in use.
+pub(crate) struct Needed {
+    pub(crate) spec: VaultSpec,
+    /// Some merchants' keys that were made under it, as far as there are any: its root is proven by what it unwraps. More than
+    /// one, so that one spoiled row stops nobody else.
+    pub(crate) made: Vec<WrappedVaultKey>,
+}
+
+/// Merchants' keys that prove a vault root.
+const SOME: usize = 3;
+
 /// The generations of vault keys a server needs: the newest, and those some merchant's vault is still of.
-pub(crate) async fn needed(store: &Store) -> Result<Vec<VaultSpec>, Failure> {
+pub(crate) async fn needed(store: &Store) -> Result<Vec<Needed>, Failure> {
     let standing = Standing::of(store).await?;
-    let mut needed = BTreeSet::from([standing.newest()]);
-    for merchant in &standing.merchants {
-        let vault = &merchant.vault;
-        needed.extend(std::iter::once(&vault.key).chain(&vault.former).map(|key| key.generation));
+    let mut needed = BTreeMap::from([(standing.newest(), Vec::new())]);
+    let vaults = standing.merchants.iter().map(|merchant| &merchant.vault);
+    for key in vaults.flat_map(|vault| std::iter::once(&vault.key).chain(&vault.former)) {
+        let made = needed.entry(key.generation).or_default();
+        if made.len() < SOME {
+            made.push(key.clone());
+        }
     }
-    let spec = |generation| VaultSpec { generation, proof: standing.proof(generation) };
-    Ok(needed.into_iter().map(spec).collect())
+    let of = |(generation, made)| Needed { spec: VaultSpec { generation, proof: standing.proof(generation) }, made };
+    Ok(needed.into_iter().map(of).collect())
 }
 
 /// The generation of vault keys a new merchant's vault begins with, and whether it is registered.
@@ -124,7 +139,11 @@ pub(crate) async fn register_first(desk: &Desk, proof: KeyProof) -> Result<(), F
     let at_ms = now_ms();
     let (generation, state) = (VaultGeneration::FIRST, VaultGenerationState::Ready);
     let record = VaultGenerationRecord { generation, state, proof: Some(proof), created_at_ms: at_ms };
-    desk.registry.note_vault_generation(None, &record, at_ms).await.stored("register the vault keys")
+    match desk.registry.note_vault_generation(None, &record, at_ms).await {
+        // Another command was faster.
+        Err(StoreError::Exists(_)) if Standing::of(&desk.store).await?.proof(generation) == Some(proof) => Ok(()),
+        noted => noted.stored("register the vault keys"),
+    }
 }
 
 async fn show(desk: &Desk, listing: &Listing) -> Result<(), Failure> {
@@ -169,6 +188,11 @@ async fn left(store: &Store, merchant: &MerchantRecord, former: VaultGeneration)
 }
 
 async fn resume(desk: &Desk) -> Result<(), Failure> {
+    if let Err(error) = process::lock_memory() {
+        remark(format_args!(
+            "memory is not locked, and card numbers pass there: the system may write it to swap: {error}"
+        ));
+    }
     let standing = Standing::of(&desk.store).await?;
     if let Some(making) = standing.generations.iter().find(|known| known.state == VaultGenerationState::Making) {
         return Err(Failure::new(

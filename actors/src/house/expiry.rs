@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::sync::watch;
-use warifu_core::custody::State;
+use warifu_core::custody::{Purpose, State};
 use warifu_core::merchant::BdkId;
 
 use crate::auditor::AuditLog;
@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(30);
 /// From how long before its time a key is told of.
 const NOTICE: Duration = Duration::from_hours(30 * 24);
 
-/// How a base derivation key of this server stands.
+/// How a key of this server stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyHealth {
     /// Its id.
@@ -62,7 +62,7 @@ pub(super) async fn watch(store: Store, log: AuditLog, ours: Vec<BdkId>, told: w
         match store.bdks().await {
             Ok(all) => {
                 let now_ms = log.clock().now_ms();
-                let keys: Vec<_> = all.into_iter().filter(|bdk| ours.contains(&bdk.id)).collect();
+                let keys = watched(all, &ours);
                 for bdk in &keys {
                     measure(bdk, now_ms);
                 }
@@ -85,6 +85,14 @@ pub(super) async fn watch(store: Store, log: AuditLog, ours: Vec<BdkId>, told: w
     }
 }
 
+/// This server's keys; and the protection keys in use of their environment, since no server is configured with those.
+fn watched(all: Vec<BdkRecord>, ours: &[BdkId]) -> Vec<BdkRecord> {
+    let environments: Vec<_> = all.iter().filter(|key| ours.contains(&key.id)).map(|key| key.environment).collect();
+    let protects =
+        |key: &BdkRecord| key.purpose == Purpose::Kbpk && in_use(key) && environments.contains(&key.environment);
+    all.into_iter().filter(|key| ours.contains(&key.id) || protects(key)).collect()
+}
+
 /// A server has a handful of keys, so a key's id may be a label.
 fn measure(bdk: &BdkRecord, now_ms: u64) {
     if let Some(end) = bdk.expires_at_ms {
@@ -98,15 +106,15 @@ fn measure(bdk: &BdkRecord, now_ms: u64) {
 
 fn warn(key: &KeyHealth) {
     match key.end {
-        Some(End::InDays(days)) => tracing::warn!(key = %key.id, days, "a base derivation key is to be replaced soon"),
-        Some(End::Past) => tracing::warn!(key = %key.id, "a base derivation key should have been replaced"),
+        Some(End::InDays(days)) => tracing::warn!(key = %key.id, days, "a key is to be replaced soon"),
+        Some(End::Past) => tracing::warn!(key = %key.id, "a key should have been replaced"),
         None => {}
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use warifu_core::custody::{Environment, KeyProof, Purpose};
+    use warifu_core::custody::{Environment, KeyProof};
     use warifu_core::key::KeyLen;
     use warifu_core::ksn::Scheme;
 
@@ -140,6 +148,26 @@ mod tests {
         assert_eq!(end(Some(DAY_MS)), Some(End::InDays(0)));
         assert_eq!(end(Some(1)), Some(End::Past));
         assert_eq!(end(Some(i64::MIN)), Some(End::Past));
+    }
+
+    #[test]
+    fn protection_keys_of_the_same_environment_are_watched_too() {
+        let ours = BdkId::parse("b").unwrap();
+        let of = |id: &str, purpose, environment, state| BdkRecord {
+            id: BdkId::parse(id).unwrap(),
+            purpose,
+            environment,
+            ..key(state, None)
+        };
+        let all = vec![
+            key(State::Active, None),
+            of("other", Purpose::Bdk, Environment::Live, State::Active),
+            of("factory", Purpose::Kbpk, Environment::Live, State::Active),
+            of("bench", Purpose::Kbpk, Environment::Test, State::Active),
+            of("old", Purpose::Kbpk, Environment::Live, State::Deactivated),
+        ];
+        let watched: Vec<_> = watched(all, &[ours]).into_iter().map(|key| key.id.to_string()).collect();
+        assert_eq!(watched, ["b", "factory"]);
     }
 
     #[test]

@@ -55,6 +55,20 @@ impl Pkcs11Hsm {
         self.vault(generation).map(drop)
     }
 
+    /// Whether a merchant's vault key comes out of its wrapping: it was made under this very vault root.
+    ///
+    /// # Errors
+    /// As [`Pkcs11Hsm::has_vault`].
+    pub fn unwraps(&mut self, vault_key: &WrappedVaultKey) -> Result<bool, HsmError> {
+        let root = self.vault(vault_key.generation)?.root;
+        let unwrapped = self.vault_keys.key(&self.session, root, vault_key).map(drop);
+        match self.swept(unwrapped) {
+            Ok(()) => Ok(true),
+            Err(HsmError::Sealed) => Ok(false),
+            Err(outage) => Err(outage),
+        }
+    }
+
     /// The vault keys of a generation, looked up when they are first needed: a rotation makes new ones while servers run,
     /// and takes old ones away. Another fingerprint key than the registered one would give known cards new tokens.
     fn vault(&mut self, generation: VaultGeneration) -> Result<VaultObjects, HsmError> {

@@ -45,7 +45,12 @@ struct Kept {
 
 impl VaultKeys {
     /// A merchant's key, unwrapped if it is not yet.
-    fn key(&mut self, session: &HsmSession, vault_root: Handle, wrapped: &WrappedVaultKey) -> Result<Handle, HsmError> {
+    pub(super) fn key(
+        &mut self,
+        session: &HsmSession,
+        vault_root: Handle,
+        wrapped: &WrappedVaultKey,
+    ) -> Result<Handle, HsmError> {
         self.clock += 1;
         if let Some(kept) = self.kept.get_mut(wrapped) {
             kept.used = self.clock;

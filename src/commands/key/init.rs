@@ -4,11 +4,11 @@ use clap::Args;
 use warifu_hsm::pkcs11::provision;
 use warifu_hsm::{CallTally, Hsm as _};
 
-use super::people::People;
+use super::people::{People, still_admitted};
 use super::witness::{Attended, Subject, Witness};
 use crate::ceremony::MADE_IN_HSM;
 use crate::commands::output::say;
-use crate::commands::registry::Desk;
+use crate::commands::registry::{Desk, Stored as _};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{close_slot, open_slot_counted};
 
@@ -20,6 +20,11 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) async fn hold(self, desk: &Desk) -> Result<(), Failure> {
+        // Its labels may be free because the keys that were there are retired.
+        if !desk.store.vault_generations().await.stored("list the generations of vault keys")?.is_empty() {
+            let why = "this registry has vault keys already: `warifu vault rotate` makes the next ones";
+            return Err(Failure::new(Exit::Refused, why));
+        }
         let (dialogue, mut door, transcript) = self.people.assemble(desk).await?;
         let witness = Witness::new(desk, Subject::service_keys(), None, transcript);
         let words = self.people.language();
@@ -27,6 +32,9 @@ impl Init {
             Ok(people) => people,
             Err(error) => return Err(witness.gave_up(&error).await?),
         };
+        if let Err(error) = still_admitted(desk, people.iter().map(|(person, _)| person)).await? {
+            return Err(witness.gave_up(&error.into()).await?);
+        }
         let attended = people.iter().map(|(person, at_ms)| Attended::present(person, *at_ms)).collect();
         let text = witness.transcript(MADE_IN_HSM, attended, None, None)?;
         let mut calls = CallTally::default();
