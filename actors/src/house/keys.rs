@@ -137,8 +137,9 @@ fn told(refusal: Refusal) -> Refusal {
 
 fn refused(error: StoreError) -> Refusal {
     let refusal = match &error {
+        // Somebody else has seconded it at the same time, or proposed something else: the key is not as it was seen.
+        StoreError::NotFound("proposal") | StoreError::IllegalKeyMove(_) => Refusal::KeyMoveIllegal,
         StoreError::NotFound(_) => Refusal::KeyUnknown,
-        StoreError::IllegalKeyMove(_) => Refusal::KeyMoveIllegal,
         _ => {
             tracing::warn!(error = with_source(&error), "the registry of keys could not be used");
             Refusal::StoreUnavailable
