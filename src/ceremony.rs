@@ -5,6 +5,7 @@
 //! way out but a kill. Nothing is written anywhere before the check value of the whole key was found right.
 
 mod admission;
+mod attention;
 mod dialogue;
 mod transcript;
 mod words;
@@ -160,6 +161,7 @@ pub(crate) fn gather(
     now_ms: impl Fn() -> i64,
 ) -> Result<Gathered, CeremonyError> {
     let words = plan.language;
+    let _attention = dialogue.attend()?;
     dialogue.tell(&words.opening(&words.making(plan.key, &kind(plan.scheme, plan.len)), plan.custodians))?;
     let mut parts = Vec::new();
     let mut sum = match place {
@@ -186,6 +188,7 @@ pub(crate) fn gather(
         dialogue.clear()?;
     }
     let (key, proof, kcv) = sum.key(plan)?;
+    dialogue.goes_on()?;
     if drawn.is_some() {
         return Ok(Gathered { key, proof, kcv, parts });
     }
@@ -215,9 +218,12 @@ pub(crate) fn attend(
     door: &mut Door,
     now_ms: impl Fn() -> i64,
 ) -> Result<Vec<(Admitted, i64)>, CeremonyError> {
+    let _attention = dialogue.attend()?;
     dialogue.tell(&language.opening(what, custodians))?;
     let turns = (1..=custodians).map(|number| (number, custodians));
-    turns.map(|turn| Ok((receive(language, dialogue, door, turn)?, now_ms()))).collect()
+    let people = turns.map(|turn| Ok((receive(language, dialogue, door, turn)?, now_ms()))).collect();
+    dialogue.goes_on()?;
+    people
 }
 
 /// The next custodian, recognised.

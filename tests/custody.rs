@@ -198,6 +198,53 @@ fn a_ceremony_that_goes_wrong_leaves_nothing() {
 }
 
 /// As a ceremony leaves things that is cut off between its steps.
+/// A component is on the screen when its custodian gives up, by the key that ends programs.
+#[test]
+fn whoever_gives_up_leaves_nothing_on_the_screen_and_a_record() {
+    let vault = Vault::open();
+    let objects = vault.server.hsm_objects();
+    let [aiko, _] = &vault.people;
+    for (key, name) in [(b'\x03', "Ctrl-C"), (b'\x1a', "Ctrl-Z"), (b'\x1c', "Ctrl-\\")] {
+        let command = format!(
+            "exec {} key ceremony till-2026 --from drawn --transcript {} --config {}",
+            program("warifu").display(),
+            vault.server.transcript("till-2026").display(),
+            vault.server.dir().join("warifu.toml").display()
+        );
+        // `script` is a terminal for a program that wants one.
+        let mut terminal = Command::new("script");
+        terminal.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+        let terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
+        let mut terminal = terminal.expect("util-linux has `script`");
+        let mut keys = terminal.stdin.take().unwrap();
+        write!(keys, "{}\n{}\n", aiko.certificate.display(), aiko.key.display()).unwrap();
+        let (mut screen, mut shown) = (terminal.stdout.take().unwrap(), Vec::new());
+        let mut more = [0; 256];
+        while !String::from_utf8_lossy(&shown).contains("Press Enter when it is on paper") {
+            let len = screen.read(&mut more).unwrap();
+            assert!(len > 0, "{}", String::from_utf8_lossy(&shown));
+            shown.extend(&more[..len]);
+        }
+        keys.write_all(&[key]).unwrap();
+        let mut after = String::new();
+        screen.read_to_string(&mut after).unwrap();
+        assert_eq!(terminal.wait().unwrap().code(), Some(1), "{name}: {after}");
+        assert!(after.contains("\x1b[2J\x1b[3J") && after.contains("the ceremony was given up"), "{name}: {after:?}");
+        let last = vault.server.audit_records();
+        let last = last.iter().rev().find(|record| record["kind"] == "ceremony.abandoned");
+        assert_eq!(last.unwrap()["cause"], "the ceremony was given up", "{name}");
+    }
+    // Whoever stops the program from outside.
+    let mut held = vault.server.begin_ceremony("till-2026", &[]);
+    held.stderr.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    assert!(Command::new("kill").arg(held.id().to_string()).status().unwrap().success());
+    let held = held.wait_with_output().unwrap();
+    assert_eq!(held.status.code(), Some(1), "{}", last_line(&held));
+    let records = vault.server.audit_records();
+    assert_eq!(records.iter().filter(|record| record["kind"] == "ceremony.abandoned").count(), 4);
+    assert_eq!(vault.server.hsm_objects(), objects);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ceremony_cut_off_at_its_end_is_held_again() {
     let vault = Vault::open();

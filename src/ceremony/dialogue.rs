@@ -8,6 +8,8 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use warifu_core::secret::SecretBytes;
 use zeroize::Zeroizing;
 
+use super::attention::{self, Attention};
+
 /// Longest answer, in bytes.
 const LONGEST: usize = 1024;
 /// Longest secret answer: a component of 32 bytes in groups.
@@ -45,6 +47,16 @@ impl Dialogue {
     /// With people, if there are any.
     pub(crate) fn with_people() -> Option<Self> {
         (io::stdin().is_terminal() && io::stderr().is_terminal()).then_some(Self::Terminal)
+    }
+
+    /// While what this gives lives, Ctrl-C and the like end the conversation, not the program.
+    pub(super) fn attend(self) -> Result<Attention, Silence> {
+        Ok(Attention::begin()?)
+    }
+
+    /// Whether the conversation goes on: between two questions somebody may have ended it.
+    pub(super) fn goes_on(self) -> Result<(), Silence> {
+        if attention::is_over()? { Err(Silence::GivenUp) } else { Ok(()) }
     }
 
     /// Says something.
@@ -128,7 +140,7 @@ impl Dialogue {
                         }
                         None => break Err(Silence::TooLong),
                     },
-                    Err(error) => break Err(error.into()),
+                    Err(error) => break Err(error),
                 }
             };
         });
@@ -147,14 +159,17 @@ impl Dialogue {
 }
 
 /// The next byte; `None` at the end.
-fn next() -> io::Result<Option<u8>> {
+fn next() -> Result<Option<u8>, Silence> {
     let mut byte = [0];
     loop {
+        if !attention::key_comes()? {
+            return Err(Silence::GivenUp);
+        }
         match rustix::io::read(stdin(), &mut byte) {
             Ok(0) => return Ok(None),
             Ok(_) => return Ok(Some(byte[0])),
             Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(io::Error::from(error).into()),
         }
     }
 }
