@@ -198,6 +198,24 @@ fn a_ceremony_that_goes_wrong_leaves_nothing() {
 }
 
 /// As a ceremony leaves things that is cut off between its steps.
+#[test]
+fn what_no_ceremony_can_make_is_refused_before_anybody_comes() {
+    let vault = Vault::open();
+    let mut file = std::fs::OpenOptions::new().append(true).open(vault.server.dir().join("warifu.toml")).unwrap();
+    writeln!(file, "\n[[bdk]]\nid = \"till-tdes\"\nscheme = \"tdes\"\nmode = \"host-derived\"").unwrap();
+    let cases: [(&str, &[&str], &str); 4] = [
+        ("till-2026", &["--from", "drawn", "--kcv", "8D1F3B"], "nobody knows the check value"),
+        ("till-2026", &["--from", "hsm", "--kcv", "8D1F3B"], "nobody knows the check value"),
+        ("till-tdes", &["--from", "hsm"], "an HSM makes no TDES key"),
+        ("factory", &["--from", "hsm", "--kbpk"], "is shared with another party"),
+    ];
+    for (id, arguments, why) in cases {
+        let refused = vault.server.ceremony_with(id, arguments, "");
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}: {}", last_line(&refused));
+        assert!(last_line(&refused).contains(why), "{arguments:?}: {}", last_line(&refused));
+    }
+}
+
 /// A component is on the screen when its custodian gives up, by the key that ends programs.
 #[test]
 fn whoever_gives_up_leaves_nothing_on_the_screen_and_a_record() {

@@ -252,7 +252,7 @@ impl fmt::Debug for KeyProof {
 /// Keys that were published in standards, manuals and samples, which anybody can therefore have. A live server refuses them
 /// whatever they are registered as.
 pub fn is_published(purpose: Purpose, scheme: Scheme, len: KeyLen, proof: KeyProof) -> bool {
-    const KNOWN: [u128; 7] = [
+    const KNOWN: [u128; 8] = [
         // X9.24-1 and every sample of TDES DUKPT.
         0x0123_4567_89AB_CDEF_FEDC_BA98_7654_3210,
         // X9.24-3:2017 annex B.
@@ -262,6 +262,7 @@ pub fn is_published(purpose: Purpose, scheme: Scheme, len: KeyLen, proof: KeyPro
         0x0102_0304_0506_0708_090A_0B0C_0D0E_0F10,
         0x0123_4567_89AB_CDEF_0123_4567_89AB_CDEF,
         0x1111_1111_1111_1111_1111_1111_1111_1111,
+        0,
         u128::MAX,
     ];
     // Those of X9.143 and TR-31.
@@ -280,7 +281,11 @@ pub fn is_published(purpose: Purpose, scheme: Scheme, len: KeyLen, proof: KeyPro
         });
         purpose.proof(scheme, &key)
     };
-    KNOWN.iter().any(|known| of(&known.to_be_bytes()) == proof) || BLOCKS.iter().any(|known| of(known) == proof)
+    // The longer keys of FIPS 197, and the same from one on: they count on.
+    let counting = [0_u8, 1].map(|from| (from..from + 32).collect::<Vec<_>>());
+    KNOWN.iter().any(|known| of(&known.to_be_bytes()) == proof)
+        || BLOCKS.iter().any(|known| of(known) == proof)
+        || counting.iter().any(|known| of(known) == proof)
 }
 
 #[cfg(test)]
@@ -340,6 +345,11 @@ mod tests {
             for purpose in [Purpose::Bdk, Purpose::Kbpk] {
                 assert!(is_published(purpose, Scheme::Aes, len, purpose.proof(Scheme::Aes, &known)));
                 assert!(!is_published(purpose, Scheme::Aes, len, purpose.proof(Scheme::Aes, &key(7, len))));
+                for counting in [0, 1] {
+                    assert!(is_published(purpose, Scheme::Aes, len, purpose.proof(Scheme::Aes, &key(counting, len))));
+                }
+                let zeros = KeyBytes::filled(len, |_| ());
+                assert!(is_published(purpose, Scheme::Aes, len, purpose.proof(Scheme::Aes, &zeros)));
             }
         }
         let known = KeyBytes::copied(&hex::decode(&digits[..32]).unwrap()).unwrap();

@@ -216,8 +216,13 @@ impl Cli {
         let text = std::fs::read_to_string(file)?;
         let kbpk = self.hex_key(kbpk.as_bytes()).context("--kbpk")?;
         let Injected { key, whose } = injection::opened(&text, kbpk, algorithm)?;
-        let (ours, whose) = (self.ksn.to_ascii_uppercase(), whose.unwrap_or_default());
-        ensure!(ours.starts_with(whose.trim_end_matches('0')), "it is the initial key of {whose}, and --ksn is {ours}");
+        let whose = whose.context("the block does not say whose initial key it is")?;
+        let ksn = hex::decode(&self.ksn).context("--ksn")?;
+        ensure!(
+            injection::is_of(&whose, algorithm, &ksn),
+            "it is the initial key of {whose}, and --ksn is {}",
+            self.ksn
+        );
         self.of_asked_length(key)
     }
 

@@ -1,7 +1,7 @@
 //! Keys in a slot that must not be used, and keys that are not there.
 
 use cryptoki::context::Pkcs11;
-use cryptoki::object::{Attribute, KeyType, ObjectClass};
+use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass};
 use cryptoki::session::Session;
 use warifu_core::key::{KeyBytes, KeyLen};
 use warifu_core::ksn::Scheme;
@@ -163,4 +163,22 @@ fn a_mode_that_cannot_or_may_not_be_is_refused_by_name() {
         assert!(refused.to_string().contains("host-derived"), "{refused}");
     }
     strict.session(&[spec(Scheme::Aes, KeyLen::K128, DecryptionMode::Hardware)]).unwrap();
+}
+
+#[test]
+fn the_audit_key_signs_and_does_nothing_else() {
+    let slot = MODULE.shared();
+    let session = bystander(&slot);
+    let uses = |class, asked: &[AttributeType]| {
+        let template = [Attribute::Class(class), Attribute::Token(true), Attribute::Label("warifu/audit".into())];
+        let [key] = session.find_objects(&template).unwrap()[..] else { panic!("one audit key of each class") };
+        session.get_attributes(key, asked).unwrap()
+    };
+    let private = [AttributeType::Sign, AttributeType::Decrypt, AttributeType::Unwrap, AttributeType::Derive];
+    let [signs, others @ ..] = &uses(ObjectClass::PRIVATE_KEY, &private)[..] else { panic!("four attributes") };
+    assert_eq!(*signs, Attribute::Sign(true));
+    assert_eq!(others, [Attribute::Decrypt(false), Attribute::Unwrap(false), Attribute::Derive(false)]);
+    let public = [AttributeType::Verify, AttributeType::Encrypt, AttributeType::Wrap];
+    let others = [Attribute::Verify(true), Attribute::Encrypt(false), Attribute::Wrap(false)];
+    assert_eq!(uses(ObjectClass::PUBLIC_KEY, &public), others);
 }

@@ -85,14 +85,19 @@ impl Ceremony {
     }
 
     fn spec(&self, desk: &Desk) -> Result<BdkSpec, Failure> {
+        let misused = |why| Err(Failure::new(Exit::Usage, why));
+        if self.kcv.is_some() && self.from != Origin::Components {
+            return misused("nobody knows the check value of a key that is yet to be made or drawn");
+        }
         if !self.kbpk {
-            return configured(desk, &self.id).cloned();
+            let spec = configured(desk, &self.id)?;
+            if self.from == Origin::Hsm && spec.scheme == Scheme::Tdes {
+                return misused("an HSM makes no TDES key for DUKPT: --from components or drawn");
+            }
+            return Ok(spec.clone());
         }
         if self.from == Origin::Hsm {
-            return Err(Failure::new(
-                Exit::Usage,
-                "a protection key is shared with another party: --from components or drawn",
-            ));
+            return misused("a protection key is shared with another party: --from components or drawn");
         }
         let len =
             [KeyLen::K128, KeyLen::K192, KeyLen::K256].into_iter().find(|len| len.bits().to_string() == self.bits);
@@ -271,9 +276,6 @@ impl Ceremony {
         before: Option<Arc<BdkRecord>>,
     ) -> Result<Option<String>, Failure> {
         let desk = witness.desk;
-        if self.kcv.is_some() {
-            return Err(Failure::new(Exit::Usage, "nobody knows the check value of a key the HSM is yet to make"));
-        }
         let words = self.people.language();
         let making = words.making(self.id.as_str(), &kind(spec.scheme, spec.len));
         let people = match self.people.attend(&making, dialogue, &mut door) {
