@@ -5,6 +5,7 @@ mod stage;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -120,14 +121,15 @@ async fn rotate_twice(options: &Options) {
     let objects = vault.server.hsm_objects();
     assert_eq!((&vault.shop()["generation"], &vault.shop()["state"]), (&1.into(), &"at rest".into()));
 
-    // The command is killed while it seals; the server goes on, and knows every card.
+    // Ctrl-C ends a dialogue while people are asked, and the command as ever while it seals; the server goes on, and knows every
+    // card.
     let mut rotating = vault.begin("rotate", "two.transcript");
     let left = wait_for(Duration::from_secs(60), || {
         let left = vault.shop()["tokens_left"].as_u64()?;
         (left < u64::try_from(CARDS).unwrap() && left > 0).then_some(left)
     });
-    rotating.kill().unwrap();
-    rotating.wait().unwrap();
+    assert!(Command::new("kill").args(["-INT", &rotating.id().to_string()]).status().unwrap().success());
+    assert_eq!(rotating.wait().unwrap().signal(), Some(2));
     assert!(left > 0);
     let moving = vault.shop();
     assert_eq!((&moving["generation"], &moving["state"]), (&2.into(), &"moving".into()), "{moving}");

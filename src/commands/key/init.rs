@@ -2,7 +2,7 @@
 
 use clap::Args;
 use warifu_hsm::pkcs11::provision;
-use warifu_hsm::{CallTally, Hsm as _};
+use warifu_hsm::{CallTally, Hsm as _, HsmError};
 
 use super::people::{People, still_admitted};
 use super::witness::{Attended, Subject, Witness};
@@ -11,6 +11,10 @@ use crate::commands::output::say;
 use crate::commands::registry::{Desk, Stored as _};
 use crate::exit::{Attempt as _, Exit, Failure};
 use crate::hsm::{close_slot, open_slot_counted};
+
+/// A second transcript would say of keys anybody may have put there that the HSM made them.
+const TAKEN: &str = "the token has these keys already; if `warifu key init` was cut off before it wrote its transcript, \
+                     initialize the token anew and hold it again: nothing was sealed under them yet";
 
 #[derive(Args)]
 pub(super) struct Init {
@@ -45,7 +49,10 @@ impl Init {
             });
             calls.add(&slot.take_calls());
             calls.add(&close_slot(slot));
-            made.or_exit(Exit::Hsm, "make the keys every server needs")
+            match made {
+                Err(HsmError::KeyExists { .. }) => Err(Failure::new(Exit::Refused, TAKEN)),
+                made => made.or_exit(Exit::Hsm, "make the keys every server needs"),
+            }
         });
         match made {
             Ok(signed) => witness.sign_off(text, signed, &calls).await?,
