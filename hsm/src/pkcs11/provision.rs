@@ -8,8 +8,9 @@ use std::path::Path;
 use cryptoki::session::UserType;
 use cryptoki_sys::{
     CK_ATTRIBUTE_TYPE, CKA_DECRYPT, CKA_DERIVE, CKA_EC_PARAMS, CKA_ENCRYPT, CKA_EXTRACTABLE, CKA_KEY_TYPE, CKA_PRIVATE,
-    CKA_SENSITIVE, CKA_SIGN, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE, CKA_VALUE_LEN, CKA_VERIFY, CKA_WRAP, CKK_AES, CKK_DES3,
-    CKK_EC, CKK_GENERIC_SECRET, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY, CKO_SECRET_KEY,
+    CKA_SENSITIVE, CKA_SIGN, CKA_SIGN_RECOVER, CKA_TOKEN, CKA_UNWRAP, CKA_VALUE, CKA_VALUE_LEN, CKA_VERIFY,
+    CKA_VERIFY_RECOVER, CKA_WRAP, CKK_AES, CKK_DES3, CKK_EC, CKK_GENERIC_SECRET, CKO_PRIVATE_KEY, CKO_PUBLIC_KEY,
+    CKO_SECRET_KEY,
 };
 use warifu_core::custody::masked_tdes_bdk;
 use warifu_core::key::{KeyBytes, KeyLen};
@@ -329,8 +330,10 @@ fn generate_pair(session: &HsmSession, label: &str, life: Life) -> Result<(Handl
         Attribute::flag(CKA_TOKEN, life == Life::Token),
         Attribute::flag(CKA_PRIVATE, false),
         Attribute::flag(CKA_VERIFY, true),
+        Attribute::flag(CKA_VERIFY_RECOVER, false),
         Attribute::flag(CKA_ENCRYPT, false),
         Attribute::flag(CKA_WRAP, false),
+        Attribute::flag(CKA_DERIVE, false),
         Attribute::bytes(CKA_EC_PARAMS, &P256),
     ];
     let private = [
@@ -342,6 +345,7 @@ fn generate_pair(session: &HsmSession, label: &str, life: Life) -> Result<(Handl
         Attribute::flag(CKA_SENSITIVE, true),
         Attribute::flag(CKA_EXTRACTABLE, false),
         Attribute::flag(CKA_SIGN, true),
+        Attribute::flag(CKA_SIGN_RECOVER, false),
         Attribute::flag(CKA_DECRYPT, false),
         Attribute::flag(CKA_UNWRAP, false),
         Attribute::flag(CKA_DERIVE, false),

@@ -174,11 +174,22 @@ fn the_audit_key_signs_and_does_nothing_else() {
         let [key] = session.find_objects(&template).unwrap()[..] else { panic!("one audit key of each class") };
         session.get_attributes(key, asked).unwrap()
     };
-    let private = [AttributeType::Sign, AttributeType::Decrypt, AttributeType::Unwrap, AttributeType::Derive];
-    let [signs, others @ ..] = &uses(ObjectClass::PRIVATE_KEY, &private)[..] else { panic!("four attributes") };
-    assert_eq!(*signs, Attribute::Sign(true));
-    assert_eq!(others, [Attribute::Decrypt(false), Attribute::Unwrap(false), Attribute::Derive(false)]);
-    let public = [AttributeType::Verify, AttributeType::Encrypt, AttributeType::Wrap];
-    let others = [Attribute::Verify(true), Attribute::Encrypt(false), Attribute::Wrap(false)];
-    assert_eq!(uses(ObjectClass::PUBLIC_KEY, &public), others);
+    let private = [
+        Attribute::Sign(true),
+        Attribute::SignRecover(false),
+        Attribute::Decrypt(false),
+        Attribute::Unwrap(false),
+        Attribute::Derive(false),
+    ];
+    let public = [
+        Attribute::Verify(true),
+        Attribute::VerifyRecover(false),
+        Attribute::Encrypt(false),
+        Attribute::Wrap(false),
+        Attribute::Derive(false),
+    ];
+    for (class, wanted) in [(ObjectClass::PRIVATE_KEY, private), (ObjectClass::PUBLIC_KEY, public)] {
+        let asked = wanted.each_ref().map(Attribute::attribute_type);
+        assert_eq!(uses(class, &asked), wanted);
+    }
 }
