@@ -225,6 +225,23 @@ fn a_device_changes_to_a_new_initial_key_and_only_by_its_own_update_key() {
 }
 
 #[test]
+fn a_new_device_takes_the_block_that_names_it_and_no_other() {
+    let (folder, _) = folder();
+    let file = folder.path().join("block");
+    let start = |ik_id| {
+        fs::write(&file, update(Some(AES_BDK), Usage::InitialKey, ik_id)).unwrap();
+        let block = file.to_str().unwrap();
+        Device::try_start(&["--scheme", "aes", "--ksn", "5EA2C400C0FFEE01", "--ik-block", block, "--kbpk", AES_BDK])
+    };
+    let ours = [0x5E, 0xA2, 0xC4, 0x00, 0xC0, 0xFF, 0xEE, 0x01];
+    let mut neighbour = ours;
+    neighbour[7] = 0;
+    assert!(start(None).err().unwrap().contains("does not say whose initial key it is"));
+    assert!(start(Some(neighbour)).err().unwrap().contains("it is the initial key of 5EA2C400C0FFEE00"));
+    start(Some(ours)).unwrap();
+}
+
+#[test]
 fn two_devices_cannot_share_a_state() {
     let (_folder, state) = folder();
     let _device = Device::start(&arguments("aes", &state));
