@@ -4,7 +4,7 @@
 mod stage;
 
 use std::io::{Read as _, Write as _};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -197,7 +197,6 @@ fn a_ceremony_that_goes_wrong_leaves_nothing() {
     assert!(held.status.success(), "{}", last_line(&held));
 }
 
-/// As a ceremony leaves things that is cut off between its steps.
 #[test]
 fn what_no_ceremony_can_make_is_refused_before_anybody_comes() {
     let vault = Vault::open();
@@ -216,15 +215,19 @@ fn what_no_ceremony_can_make_is_refused_before_anybody_comes() {
     }
 }
 
-/// A component is on the screen when its custodian gives up, by the key that ends programs.
-#[test]
-fn whoever_gives_up_leaves_nothing_on_the_screen_and_a_record() {
-    let vault = Vault::open();
-    let objects = vault.server.hsm_objects();
-    let [aiko, _] = &vault.people;
-    for (key, name) in [(b'\x03', "Ctrl-C"), (b'\x1a', "Ctrl-Z"), (b'\x1c', "Ctrl-\\")] {
+/// A drawn ceremony at a terminal, in the middle.
+struct AtTerminal {
+    terminal: Child,
+    keys: ChildStdin,
+    screen: ChildStdout,
+}
+
+impl AtTerminal {
+    fn begin(vault: &Vault) -> Self {
+        // The shell outlives the keys that end programs, and tells how the terminal was left.
         let command = format!(
-            "exec {} key ceremony till-2026 --from drawn --transcript {} --config {}",
+            "trap : INT QUIT TSTP; {} key ceremony till-2026 --from drawn --transcript {} --config {}; \
+             code=$?; stty -a; exit $code",
             program("warifu").display(),
             vault.server.transcript("till-2026").display(),
             vault.server.dir().join("warifu.toml").display()
@@ -234,19 +237,48 @@ fn whoever_gives_up_leaves_nothing_on_the_screen_and_a_record() {
         terminal.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
         let terminal = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
         let mut terminal = terminal.expect("util-linux has `script`");
-        let mut keys = terminal.stdin.take().unwrap();
-        write!(keys, "{}\n{}\n", aiko.certificate.display(), aiko.key.display()).unwrap();
-        let (mut screen, mut shown) = (terminal.stdout.take().unwrap(), Vec::new());
-        let mut more = [0; 256];
-        while !String::from_utf8_lossy(&shown).contains("Press Enter when it is on paper") {
-            let len = screen.read(&mut more).unwrap();
+        let (keys, screen) = (terminal.stdin.take().unwrap(), terminal.stdout.take().unwrap());
+        Self { terminal, keys, screen }
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.keys.write_all(keys).unwrap();
+    }
+
+    fn until(&mut self, words: &str) {
+        let (mut shown, mut more) = (Vec::new(), [0; 256]);
+        while !String::from_utf8_lossy(&shown).contains(words) {
+            let len = self.screen.read(&mut more).unwrap();
             assert!(len > 0, "{}", String::from_utf8_lossy(&shown));
             shown.extend(&more[..len]);
         }
-        keys.write_all(&[key]).unwrap();
+    }
+
+    /// What is shown from here on, and the exit code.
+    fn end(mut self) -> (String, Option<i32>) {
+        drop(self.keys);
         let mut after = String::new();
-        screen.read_to_string(&mut after).unwrap();
-        assert_eq!(terminal.wait().unwrap().code(), Some(1), "{name}: {after}");
+        self.screen.read_to_string(&mut after).unwrap();
+        (after, self.terminal.wait().unwrap().code())
+    }
+}
+
+/// The keys that end programs.
+const ENDINGS: [(u8, &str); 3] = [(b'\x03', "Ctrl-C"), (b'\x1a', "Ctrl-Z"), (b'\x1c', "Ctrl-\\")];
+
+/// A component is on the screen when its custodian gives up, by the key that ends programs.
+#[test]
+fn whoever_gives_up_leaves_nothing_on_the_screen_and_a_record() {
+    let vault = Vault::open();
+    let objects = vault.server.hsm_objects();
+    let [aiko, _] = &vault.people;
+    for (key, name) in ENDINGS {
+        let mut held = AtTerminal::begin(&vault);
+        held.press(format!("{}\n{}\n", aiko.certificate.display(), aiko.key.display()).as_bytes());
+        held.until("Press Enter when it is on paper");
+        held.press(&[key]);
+        let (after, code) = held.end();
+        assert_eq!(code, Some(1), "{name}: {after}");
         assert!(after.contains("\x1b[2J\x1b[3J") && after.contains("the ceremony was given up"), "{name}: {after:?}");
         let last = vault.server.audit_records();
         let last = last.iter().rev().find(|record| record["kind"] == "ceremony.abandoned");
@@ -263,6 +295,32 @@ fn whoever_gives_up_leaves_nothing_on_the_screen_and_a_record() {
     assert_eq!(vault.server.hsm_objects(), objects);
 }
 
+/// There the terminal sends these keys as they are, and shows nothing: it must be as before afterwards.
+#[test]
+fn the_keys_that_end_programs_end_a_hidden_question_too() {
+    let vault = Vault::open();
+    let [aiko, _] = &vault.people;
+    for (key, name) in ENDINGS {
+        let mut held = AtTerminal::begin(&vault);
+        held.press(format!("{}\n{}\n", aiko.certificate.display(), aiko.key.display()).as_bytes());
+        held.until("Press Enter when it is on paper");
+        held.press(b"\n");
+        held.until("(not shown):");
+        // What comes before the terminal is silent would be a signal.
+        std::thread::sleep(Duration::from_millis(300));
+        held.press(&[key, b'\n']);
+        let (after, code) = held.end();
+        assert!(!after.contains("Not taken"), "{name} is part of an answer: {after:?}");
+        assert!(after.contains("the ceremony was given up"), "{name}: {after:?}");
+        assert_eq!(code, Some(1), "{name}: {after}");
+        let left: Vec<&str> = after.split_whitespace().collect();
+        assert!(["isig", "icanon", "echo"].iter().all(|mode| left.contains(mode)), "{name}: {after}");
+    }
+    let records = vault.server.audit_records();
+    assert_eq!(records.iter().filter(|record| record["kind"] == "ceremony.abandoned").count(), ENDINGS.len());
+}
+
+/// As a ceremony leaves things that is cut off between its steps.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ceremony_cut_off_at_its_end_is_held_again() {
     let vault = Vault::open();

@@ -17,6 +17,8 @@ const LONGEST_SECRET: usize = 160;
 /// What a terminal sends for these keys.
 const INTERRUPT: u8 = 0x03;
 const END: u8 = 0x04;
+const SUSPEND: u8 = 0x1A;
+const QUIT: u8 = 0x1C;
 const BACKSPACE: [u8; 2] = [0x08, 0x7F];
 const KILL_LINE: u8 = 0x15;
 
@@ -130,7 +132,7 @@ impl Dialogue {
                 match next() {
                     Ok(Some(b'\n' | b'\r')) => break Ok(()),
                     Ok(None) if len > 0 => break Ok(()),
-                    Ok(None | Some(INTERRUPT | END)) => break Err(Silence::GivenUp),
+                    Ok(None | Some(INTERRUPT | END | SUSPEND | QUIT)) => break Err(Silence::GivenUp),
                     Ok(Some(byte)) if quiet.is_some() && BACKSPACE.contains(&byte) => len = len.saturating_sub(1),
                     Ok(Some(KILL_LINE)) => len = 0,
                     Ok(Some(byte)) => match bytes.get_mut(len) {
